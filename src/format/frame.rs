@@ -1,0 +1,330 @@
+//! A frame: a 32-byte header, the stored payload, zeros up to the next multiple of eight.
+//!
+//! The header has a checksum of its own, so that its length can be trusted when only the payload is bad: damage can be stepped over
+//! and named. That checksum is seeded with the segment's salt and the frame's offset, so that a frame is valid in one place of one
+//! life of one file: bytes of an earlier life, or a copy elsewhere, never are.
+
+use super::{crc, put_u32, put_u64, u32_at, u64_at, SEQ_LIMIT};
+use crate::error::DamageKind;
+
+pub(crate) const HEADER_LEN: usize = 32;
+/// Frames start at multiples of this.
+pub(crate) const ALIGN: u64 = 8;
+
+// Offsets in the header.
+pub(crate) const HEADER_CRC: usize = 0;
+pub(crate) const LENGTH: usize = 4;
+pub(crate) const SEQ: usize = 8;
+pub(crate) const WITNESS_DISTANCE: usize = 16;
+pub(crate) const PAYLOAD_CRC: usize = 20;
+pub(crate) const TIMESTAMP: usize = 24;
+pub(crate) const KIND: usize = 30;
+pub(crate) const FLAGS: usize = 31;
+const _: () = assert!(FLAGS + 1 == HEADER_LEN);
+const _: () = assert!(HEADER_LEN as u64 % ALIGN == 0);
+
+/// The one kind of frame in version 1.
+pub(crate) const KIND_ENTRY: u8 = 1;
+
+/// The payload is an LZ4 block after its raw length as u32.
+pub(crate) const FLAG_LZ4: u8 = 1;
+/// The first frame of its batch. An entry that was appended alone is first and last.
+pub(crate) const FLAG_FIRST: u8 = 2;
+/// The last frame of its batch.
+pub(crate) const FLAG_LAST: u8 = 4;
+
+/// A witness distance that claims nothing.
+pub(crate) const NO_WITNESS: u32 = u32::MAX;
+
+/// Milliseconds since 1970 have 48 bits: up to the year 10889.
+pub(crate) const TIMESTAMP_MAX: u64 = (1 << 48) - 1;
+
+/// An LZ4 block never expands to more than this many times its size.
+const LZ4_MAX_RATIO: u64 = 255;
+/// Bytes of the raw length before an LZ4 block.
+const RAW_LEN: usize = 4;
+
+/// What a segment's salt contributes to the checksums of its frame headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    pub(crate) fn new(salt: u64) -> Self {
+        let bytes = salt.to_le_bytes();
+        Seed(u32_at(&bytes, 0) ^ u32_at(&bytes, 4))
+    }
+
+    #[cfg(test)]
+    pub(super) const fn of_tests() -> Self {
+        Seed(0x1234_5678)
+    }
+
+    /// The seed at one offset: different for each multiple of eight below 4 GiB.
+    fn at(self, offset: u64) -> u32 {
+        self.0 ^ u32::try_from(offset / ALIGN).unwrap_or(u32::MAX)
+    }
+}
+
+/// What a frame says about itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) seq: u64,
+    /// Bytes of the stored payload, without header and padding.
+    pub(crate) stored_len: u32,
+    /// The witness, as the distance from `seq` down to a seq that was durable when the frame was written; or [`NO_WITNESS`].
+    pub(crate) witness_distance: u32,
+    pub(crate) payload_crc: u32,
+    pub(crate) timestamp_ms: u64,
+    pub(crate) flags: u8,
+}
+
+impl Header {
+    /// The header's bytes at `offset` of the segment with `seed`. The padding that `len` implies is the caller's.
+    #[inline]
+    pub(crate) fn encode(&self, seed: Seed, offset: u64) -> [u8; HEADER_LEN] {
+        debug_assert!(self.timestamp_ms <= TIMESTAMP_MAX && self.witness_distance != 0);
+        let mut bytes = [0; HEADER_LEN];
+        put_u32(&mut bytes, LENGTH, self.stored_len + HEADER_LEN as u32);
+        put_u64(&mut bytes, SEQ, self.seq);
+        put_u32(&mut bytes, WITNESS_DISTANCE, self.witness_distance);
+        put_u32(&mut bytes, PAYLOAD_CRC, self.payload_crc);
+        bytes[TIMESTAMP..KIND].copy_from_slice(&self.timestamp_ms.to_le_bytes()[..KIND - TIMESTAMP]);
+        bytes[KIND] = KIND_ENTRY;
+        bytes[FLAGS] = self.flags;
+        let crc = crc::crc32c_seeded(seed.at(offset), &bytes[LENGTH..]);
+        put_u32(&mut bytes, HEADER_CRC, crc);
+        bytes
+    }
+
+    /// Checks and reads the header at `offset` of `image`, the bytes of a segment from its start. The frame, padding included, fits
+    /// the image if this is Ok; its seq and payload are not checked.
+    #[inline]
+    pub(crate) fn decode(image: &[u8], seed: Seed, offset: u64) -> Result<Header, DamageKind> {
+        let bytes = header_bytes(image, offset)?;
+        let expected = crc::crc32c_seeded(seed.at(offset), &bytes[LENGTH..]);
+        let found = u32_at(bytes, HEADER_CRC);
+        if expected != found {
+            return Err(DamageKind::Header { expected, found });
+        }
+        let header = Self::decode_fields(bytes).ok_or(DamageKind::Field)?;
+        header.check_room(image, offset)?;
+        Ok(header)
+    }
+
+    /// As [`decode`](Self::decode) for bytes that this process wrote itself: no checksum.
+    #[inline]
+    pub(crate) fn decode_trusted(image: &[u8], offset: u64) -> Result<Header, DamageKind> {
+        let bytes = header_bytes(image, offset)?;
+        let header = Self::decode_fields(bytes).ok_or(DamageKind::Field)?;
+        header.check_room(image, offset)?;
+        Ok(header)
+    }
+
+    fn decode_fields(bytes: &[u8]) -> Option<Header> {
+        let mut timestamp = [0; 8];
+        timestamp[..KIND - TIMESTAMP].copy_from_slice(&bytes[TIMESTAMP..KIND]);
+        let header = Header {
+            seq: u64_at(bytes, SEQ),
+            stored_len: u32_at(bytes, LENGTH).checked_sub(HEADER_LEN as u32)?,
+            witness_distance: u32_at(bytes, WITNESS_DISTANCE),
+            payload_crc: u32_at(bytes, PAYLOAD_CRC),
+            timestamp_ms: u64::from_le_bytes(timestamp),
+            flags: bytes[FLAGS],
+        };
+        let legal = bytes[KIND] == KIND_ENTRY
+            && header.flags & !(FLAG_LZ4 | FLAG_FIRST | FLAG_LAST) == 0
+            && (1..SEQ_LIMIT).contains(&header.seq)
+            && match header.witness_distance {
+                0 => false,
+                NO_WITNESS => true,
+                distance => u64::from(distance) <= header.seq,
+            };
+        legal.then_some(header)
+    }
+
+    fn check_room(&self, image: &[u8], offset: u64) -> Result<(), DamageKind> {
+        let room = image.len() as u64 - offset;
+        if self.frame_len() > room {
+            return Err(DamageKind::Length { len: HEADER_LEN as u64 + u64::from(self.stored_len), room });
+        }
+        Ok(())
+    }
+
+    /// Header, payload and padding, in bytes.
+    #[inline]
+    pub(crate) fn frame_len(&self) -> u64 {
+        frame_len(u64::from(self.stored_len))
+    }
+
+    /// The seq that the frame claims to have been durable when it was written.
+    pub(crate) fn witness(&self) -> Option<u64> {
+        (self.witness_distance != NO_WITNESS).then(|| self.seq.saturating_sub(u64::from(self.witness_distance)))
+    }
+
+    pub(crate) fn is_first(&self) -> bool {
+        self.flags & FLAG_FIRST != 0
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.flags & FLAG_LAST != 0
+    }
+
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.flags & FLAG_LZ4 != 0
+    }
+
+    /// The stored payload of the frame whose header was decoded at `offset` of `image`.
+    #[inline]
+    pub(crate) fn stored<'i>(&self, image: &'i [u8], offset: u64) -> &'i [u8] {
+        let start = offset as usize + HEADER_LEN;
+        &image[start..start + self.stored_len as usize]
+    }
+
+    /// Checks payload and padding of the frame whose header was decoded at `offset` of `image`.
+    #[inline]
+    pub(crate) fn check_body(&self, image: &[u8], offset: u64) -> Result<(), DamageKind> {
+        let stored = self.stored(image, offset);
+        let found = crc::crc32c(stored);
+        if found != self.payload_crc {
+            return Err(DamageKind::Payload { expected: self.payload_crc, found });
+        }
+        let start = offset as usize + HEADER_LEN + stored.len();
+        let end = (offset + self.frame_len()) as usize;
+        if image[start..end].iter().any(|&byte| byte != 0) {
+            return Err(DamageKind::Padding);
+        }
+        Ok(())
+    }
+}
+
+fn header_bytes(image: &[u8], offset: u64) -> Result<&[u8], DamageKind> {
+    let room = (image.len() as u64).saturating_sub(offset);
+    if room < HEADER_LEN as u64 {
+        return Err(DamageKind::Length { len: HEADER_LEN as u64, room });
+    }
+    Ok(&image[offset as usize..offset as usize + HEADER_LEN])
+}
+
+/// The cheap half of a header's checks, for a search over many offsets: true if the bytes at `offset` could be the header of a frame
+/// with a seq of at least `seq_min`.
+#[inline]
+pub(crate) fn might_be_header(image: &[u8], offset: u64, seq_min: u64, seq_max: u64) -> bool {
+    match header_bytes(image, offset) {
+        Ok(bytes) => {
+            (seq_min..=seq_max).contains(&u64_at(bytes, SEQ))
+                && bytes[KIND] == KIND_ENTRY
+                && u64::from(u32_at(bytes, LENGTH)) <= image.len() as u64 - offset
+        }
+        Err(_) => false,
+    }
+}
+
+/// Header, payload and padding of an entry that is stored in `stored_len` bytes.
+#[inline]
+pub(crate) const fn frame_len(stored_len: u64) -> u64 {
+    (HEADER_LEN as u64 + stored_len + (ALIGN - 1)) & !(ALIGN - 1)
+}
+
+/// `payload` as it is stored with [`FLAG_LZ4`], if that takes less space.
+pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
+    let raw_len = u32::try_from(payload.len()).ok()?;
+    let mut stored = vec![0; RAW_LEN + lz4_flex::block::get_maximum_output_size(payload.len())];
+    put_u32(&mut stored, 0, raw_len);
+    let len = lz4_flex::block::compress_into(payload, &mut stored[RAW_LEN..]).ok()?;
+    stored.truncate(RAW_LEN + len);
+    (stored.len() < payload.len()).then_some(stored)
+}
+
+/// The payload that `stored` holds with [`FLAG_LZ4`]. Allocates what `stored` says, at most 255 times its length.
+pub(crate) fn decompress(stored: &[u8]) -> Result<Vec<u8>, DamageKind> {
+    if stored.len() < RAW_LEN {
+        return Err(DamageKind::Compression);
+    }
+    let (raw_len, block) = (u32_at(stored, 0), &stored[RAW_LEN..]);
+    if u64::from(raw_len) > LZ4_MAX_RATIO * block.len() as u64 {
+        return Err(DamageKind::Compression);
+    }
+    let mut payload = vec![0; raw_len as usize];
+    match lz4_flex::block::decompress_into(block, &mut payload) {
+        Ok(len) if len == payload.len() => Ok(payload),
+        _ => Err(DamageKind::Compression),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEED: Seed = Seed::of_tests();
+
+    fn header() -> Header {
+        Header {
+            seq: 7,
+            stored_len: 13,
+            witness_distance: 2,
+            payload_crc: crc::crc32c(b"thirteen byte"),
+            timestamp_ms: TIMESTAMP_MAX,
+            flags: FLAG_FIRST | FLAG_LAST,
+        }
+    }
+
+    fn image(offset: u64) -> Vec<u8> {
+        let mut image = vec![0; offset as usize];
+        image.extend(header().encode(SEED, offset));
+        image.extend(b"thirteen byte\0\0\0");
+        image
+    }
+
+    #[test]
+    fn decode_gives_what_encode_took() {
+        let image = image(24);
+        let decoded = Header::decode(&image, SEED, 24).unwrap();
+        assert_eq!(decoded, header());
+        assert_eq!(decoded.frame_len(), 48);
+        assert_eq!(decoded.witness(), Some(5));
+        assert_eq!(decoded.stored(&image, 24), b"thirteen byte");
+        decoded.check_body(&image, 24).unwrap();
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let good = image(0);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            let verdict = Header::decode(&bad, SEED, 0).and_then(|h| h.check_body(&bad, 0));
+            assert!(verdict.is_err(), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_frame_is_valid_in_one_place_of_one_life() {
+        let mut image = image(0);
+        image.extend(image.clone());
+        assert!(Header::decode(&image, SEED, 48).is_err(), "elsewhere");
+        assert!(Header::decode(&image, Seed::new(99), 0).is_err(), "another salt");
+        assert!(Header::decode(&image[..40], SEED, 0).is_err(), "cut short");
+        assert!(Header::decode(&image, SEED, 1 << 40).is_err(), "past the end");
+    }
+
+    #[test]
+    fn zeros_are_no_frame() {
+        for seed in [0, 1, u32::MAX] {
+            assert!(Header::decode(&[0; 64], Seed(seed), 0).is_err());
+        }
+    }
+
+    #[test]
+    fn compression_round_trips_and_refuses_lies() {
+        let text = b"the same words, the same words, the same words, the same words".repeat(10);
+        let stored = compress(&text).unwrap();
+        assert!(stored.len() < text.len());
+        assert_eq!(decompress(&stored).unwrap(), text);
+        assert_eq!(compress(b"short"), None);
+        let mut huge = stored.clone();
+        put_u32(&mut huge, 0, u32::MAX);
+        assert_eq!(decompress(&huge), Err(DamageKind::Compression));
+        assert_eq!(decompress(&stored[..stored.len() - 1]), Err(DamageKind::Compression));
+        assert_eq!(decompress(&[]), Err(DamageKind::Compression));
+    }
+}

@@ -1,0 +1,193 @@
+//! Walking the frames of one segment, and stepping over what is damaged in it. Pure functions over the segment's bytes: recovery,
+//! validation, the index and the iterators all walk with these.
+
+use super::frame::{self, Header, Seed, ALIGN, HEADER_LEN};
+use crate::error::DamageKind;
+use std::ops::Range;
+
+/// Where a frame starts, or would start: its seq and its offset in the segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) seq: u64,
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    /// The place after the frame with `header` that starts here.
+    #[inline]
+    pub(crate) fn after(self, header: &Header) -> Position {
+        Position { seq: self.seq + 1, offset: self.offset + header.frame_len() }
+    }
+}
+
+/// A stretch of a segment that holds no intact frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Loss {
+    pub(crate) bytes: Range<u64>,
+    pub(crate) seqs: Range<u64>,
+    /// What is wrong at its start.
+    pub(crate) kind: DamageKind,
+}
+
+/// The bytes of a segment, from the file's start to the end of what may hold frames.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Image<'i> {
+    pub(crate) bytes: &'i [u8],
+    pub(crate) seed: Seed,
+    /// Frames from this offset on were written by this process, and are read without checking a checksum again.
+    pub(crate) trusted_from: u64,
+}
+
+impl<'i> Image<'i> {
+    /// An image of which every byte is checked.
+    pub(crate) fn unproven(bytes: &'i [u8], seed: Seed) -> Self {
+        Image { bytes, seed, trusted_from: u64::MAX }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// The header of the frame at `at`, if it is intact and carries the seq that this place demands.
+    #[inline]
+    pub(crate) fn header(&self, at: Position) -> Result<Header, DamageKind> {
+        let header = if at.offset >= self.trusted_from {
+            Header::decode_trusted(self.bytes, at.offset)?
+        } else {
+            Header::decode(self.bytes, self.seed, at.offset)?
+        };
+        if header.seq != at.seq {
+            return Err(DamageKind::Sequence { expected: at.seq, found: header.seq });
+        }
+        Ok(header)
+    }
+
+    /// The frame at `at`, if it is valid.
+    #[inline]
+    pub(crate) fn frame(&self, at: Position) -> Result<Header, DamageKind> {
+        let header = self.header(at)?;
+        if at.offset < self.trusted_from {
+            header.check_body(self.bytes, at.offset)?;
+        }
+        Ok(header)
+    }
+
+    /// The first intact header from `from` on, at a multiple of eight, whose seq can stand there: at least `seqs.start`, below
+    /// `seqs.end`, and not more than the frames that fit since `origin`.
+    pub(crate) fn find_header(&self, from: u64, origin: u64, seqs: &Range<u64>) -> Option<(Position, Header)> {
+        let mut offset = from.next_multiple_of(ALIGN);
+        while offset + HEADER_LEN as u64 <= self.len() {
+            let most = (seqs.start + (offset - origin) / HEADER_LEN as u64).min(seqs.end.saturating_sub(1));
+            if frame::might_be_header(self.bytes, offset, seqs.start, most) {
+                if let Ok(header) = Header::decode(self.bytes, self.seed, offset) {
+                    return Some((Position { seq: header.seq, offset }, header));
+                }
+            }
+            offset += ALIGN;
+        }
+        None
+    }
+
+    /// The stretch without an intact frame that starts at `at`, where the frame is not valid for the reason `kind`, and ends with the
+    /// next valid frame or at `end`.
+    pub(crate) fn loss(&self, at: Position, kind: DamageKind, end: Position) -> Loss {
+        let mut next = at;
+        loop {
+            next = match self.header(next) {
+                Ok(header) => next.after(&header),
+                Err(_) => match self.find_header(next.offset + ALIGN, next.offset, &(next.seq..end.seq)) {
+                    Some((position, _)) => position,
+                    None => end,
+                },
+            };
+            if next.seq >= end.seq || next.offset >= end.offset {
+                next = end;
+                break;
+            }
+            if next.seq > at.seq && self.frame(next).is_ok() {
+                break;
+            }
+        }
+        Loss { bytes: at.offset..next.offset.max(at.offset), seqs: at.seq..next.seq, kind }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::crc;
+    use super::*;
+
+    const SEED: Seed = Seed::of_tests();
+
+    /// An image with `count` frames of `len` payload bytes, seqs from 1, at offset 128.
+    fn image(count: u64, len: u32) -> Vec<u8> {
+        let mut bytes = vec![0; 128];
+        for seq in 1..=count {
+            let payload = vec![seq as u8; len as usize];
+            let header = Header {
+                seq,
+                stored_len: len,
+                witness_distance: frame::NO_WITNESS,
+                payload_crc: crc::crc32c(&payload),
+                timestamp_ms: 0,
+                flags: frame::FLAG_FIRST | frame::FLAG_LAST,
+            };
+            let offset = bytes.len() as u64;
+            bytes.extend(header.encode(SEED, offset));
+            bytes.extend(payload);
+            bytes.resize((offset + header.frame_len()) as usize, 0);
+        }
+        bytes
+    }
+
+    fn at(seq: u64, len: u32) -> Position {
+        Position { seq, offset: 128 + (seq - 1) * frame::frame_len(u64::from(len)) }
+    }
+
+    #[test]
+    fn walks_from_frame_to_frame() {
+        let bytes = image(5, 20);
+        let image = Image::unproven(&bytes, SEED);
+        let mut next = at(1, 20);
+        for _ in 0..5 {
+            next = next.after(&image.frame(next).unwrap());
+        }
+        assert_eq!(next, at(6, 20));
+        assert!(image.frame(next).is_err());
+        assert_eq!(
+            image.header(Position { seq: 9, ..at(2, 20) }),
+            Err(DamageKind::Sequence { expected: 9, found: 2 })
+        );
+    }
+
+    #[test]
+    fn a_loss_ends_with_the_next_valid_frame() {
+        let good = image(6, 20);
+        let end = at(7, 20);
+        for first in 1..=6u64 {
+            for last in first..=6 {
+                for byte in [0, 8, 40] {
+                    let mut bytes = good.clone();
+                    for seq in first..=last {
+                        bytes[at(seq, 20).offset as usize + byte] ^= 0x10;
+                    }
+                    let image = Image::unproven(&bytes, SEED);
+                    let kind = image.frame(at(first, 20)).unwrap_err();
+                    let loss = image.loss(at(first, 20), kind, end);
+                    assert_eq!(loss.seqs, first..last + 1, "byte {byte}");
+                    assert_eq!(loss.bytes, at(first, 20).offset..at(last + 1, 20).offset);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_search_takes_no_header_whose_seq_cannot_stand_there() {
+        let mut bytes = image(4, 20);
+        bytes[128] ^= 1;
+        let image = Image::unproven(&bytes, SEED);
+        assert_eq!(image.find_header(136, 128, &(1..5)).unwrap().0, at(2, 20));
+        assert_eq!(image.find_header(at(4, 20).offset, at(4, 20).offset - 8, &(1..5)), None, "no room for three frames");
+        assert_eq!(image.find_header(136, 128, &(1..2)), None, "all are past the end");
+    }
+}

@@ -1,0 +1,19 @@
+//! The operating system: files, mappings, locks and the clock. The only folder with `unsafe` in it.
+//!
+//! It promises that a `&[u8]` it gives out never changes while it is borrowed ([`map`]), that every failure comes back as an error
+//! that names the operation and the path ([`file`]), and that nothing is retried but an interrupted call. Where Linux has a call
+//! that others lack, the difference stands behind a `cfg` in the one function that needs it. What the bytes mean is for others to
+//! know.
+#![allow(unsafe_code)]
+
+pub(crate) mod clock;
+pub(crate) mod file;
+pub(crate) mod hook;
+pub(crate) mod lock;
+pub(crate) mod map;
+
+/// 64 random bits, for ids and salts: different for each call and each process, not secret.
+pub(crate) fn random_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
