@@ -233,6 +233,22 @@ impl Error {
         matches!(self, Error::NoSpace { .. })
     }
 
+    /// The same error again, for another caller who waits for the same thing.
+    pub(crate) fn duplicate(&self) -> Self {
+        match self {
+            Error::NoSpace { path, needed } => Error::NoSpace { path: path.clone(), needed: *needed },
+            Error::Io { op, path, source } => {
+                let source = match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => source.kind().into(),
+                };
+                Error::Io { op, path: path.clone(), source }
+            }
+            Error::Closed => Error::Closed,
+            _ => Error::Poisoned,
+        }
+    }
+
     pub(crate) fn damaged(damage: Damage) -> Self {
         Error::Damaged { damage: Box::new(damage) }
     }

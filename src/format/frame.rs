@@ -6,6 +6,7 @@
 
 use super::{crc, put_u32, put_u64, u32_at, u64_at, SEQ_LIMIT};
 use crate::error::DamageKind;
+use std::ops::RangeInclusive;
 
 pub(crate) const HEADER_LEN: usize = 32;
 /// Frames start at multiples of this.
@@ -52,6 +53,17 @@ impl Seed {
     pub(crate) fn new(salt: u64) -> Self {
         let bytes = salt.to_le_bytes();
         Seed(u32_at(&bytes, 0) ^ u32_at(&bytes, 4))
+    }
+
+    /// The seed of the next life of a recycled file: another one for each of 2^32 lives.
+    pub(crate) fn next(self) -> Seed {
+        Seed(self.0.wrapping_add(1))
+    }
+
+    /// A salt that has this seed, with `random` in its lower half.
+    pub(crate) fn salt(self, random: u64) -> u64 {
+        let low = u32_at(&random.to_le_bytes(), 0);
+        u64::from(low ^ self.0) << 32 | u64::from(low)
     }
 
     #[cfg(test)]
@@ -206,12 +218,12 @@ fn header_bytes(image: &[u8], offset: u64) -> Result<&[u8], DamageKind> {
 }
 
 /// The cheap half of a header's checks, for a search over many offsets: true if the bytes at `offset` could be the header of a frame
-/// with a seq of at least `seq_min`.
+/// with a seq of `seqs`.
 #[inline]
-pub(crate) fn might_be_header(image: &[u8], offset: u64, seq_min: u64, seq_max: u64) -> bool {
+pub(crate) fn might_be_header(image: &[u8], offset: u64, seqs: &RangeInclusive<u64>) -> bool {
     match header_bytes(image, offset) {
         Ok(bytes) => {
-            (seq_min..=seq_max).contains(&u64_at(bytes, SEQ))
+            seqs.contains(&u64_at(bytes, SEQ))
                 && bytes[KIND] == KIND_ENTRY
                 && u64::from(u32_at(bytes, LENGTH)) <= image.len() as u64 - offset
         }
@@ -305,6 +317,17 @@ mod tests {
         assert!(Header::decode(&image, Seed::new(99), 0).is_err(), "another salt");
         assert!(Header::decode(&image[..40], SEED, 0).is_err(), "cut short");
         assert!(Header::decode(&image, SEED, 1 << 40).is_err(), "past the end");
+    }
+
+    #[test]
+    fn a_recycled_file_never_sees_a_seed_again() {
+        let mut seed = Seed(u32::MAX - 10);
+        let mut seen = std::collections::HashSet::new();
+        for life in 0..100 {
+            assert!(seen.insert(seed.0));
+            assert_eq!(Seed::new(seed.salt(life * 0x1234_5678_9abc)), seed);
+            seed = seed.next();
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) const LOG_ID: usize = 16;
 pub(crate) const SEGMENT_ID: usize = 32;
 pub(crate) const SALT: usize = 40;
 pub(crate) const IDENTITY_CRC: usize = 60;
+const _: () = assert!(IDENTITY_CRC + 4 == BLOCK_LEN && LINK_CRC + 4 == BLOCK_LEN);
 
 // Offsets in the link.
 pub(crate) const BASE_SEQ: usize = 0;

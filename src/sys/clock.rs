@@ -27,7 +27,7 @@ fn system_ms() -> u64 {
 
 /// A clock that a test sets, for the whole process.
 #[cfg(feature = "__testing")]
-pub mod testing {
+pub(crate) mod testing {
     use std::sync::atomic::{AtomicU64, Ordering};
 
     /// The fixed time plus one; 0 while the system's clock counts.

@@ -47,18 +47,16 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// The extent of `file`, of which `mapped_len` bytes will be mapped, the first `published` are final and the first `capacity`
-    /// have blocks on the disk. At most one for a file at a time.
-    pub(crate) fn new(file: &File, mapped_len: u64, published: u64, capacity: u64) -> Result<Arc<Extent>> {
-        assert!(published <= capacity && capacity <= mapped_len);
-        #[cfg(not(miri))]
-        let _ = file;
+    /// The extent of the file at `path`, of which `mapped_len` bytes will be mapped, the first `published` are final and the first
+    /// `capacity` have blocks on the disk. At most one for a file at a time.
+    pub(crate) fn new(path: &Path, mapped_len: u64, published: u64, capacity: u64) -> Result<Arc<Extent>> {
+        assert!(published <= capacity && capacity <= mapped_len, "{}", path.display());
         Ok(Arc::new(Extent {
             published: AtomicU64::new(published),
             capacity: AtomicU64::new(capacity),
             has_writer: AtomicBool::new(false),
             #[cfg(miri)]
-            heap: heap::Buffer::load(file, mapped_len)?,
+            heap: heap::Buffer::load(&File::open_read(path)?, mapped_len)?,
         }))
     }
 
@@ -197,6 +195,7 @@ impl Writer {
 /// A read-only mapping of a segment file.
 pub(crate) struct ReadMap {
     raw: Raw,
+    len: u64,
     extent: Arc<Extent>,
     /// Which bytes of an earlier run have been brought in. None: this process wrote the file.
     touched: Option<Touched>,
@@ -235,7 +234,12 @@ impl ReadMap {
             WrittenBy::ThisRun => None,
             WrittenBy::EarlierRun { below } => Some(Touched::new(file.path(), below)),
         };
-        Ok(ReadMap { raw, extent: Arc::clone(extent), touched, _lease: Arc::clone(lease) })
+        Ok(ReadMap { raw, len, extent: Arc::clone(extent), touched, _lease: Arc::clone(lease) })
+    }
+
+    /// Bytes that are mapped.
+    pub(crate) fn len(&self) -> u64 {
+        self.len
     }
 
     /// The bytes from the file's start to `end`. Those of an earlier run have to be [`touch`](Self::touch)ed before they are read.
@@ -463,7 +467,7 @@ mod tests {
         let file = File::create_new(&dir.path().join("segment")).unwrap();
         file.write_zeros(0, 8192, super::super::file::ZeroChunk::Small).unwrap();
         let (lease, _) = ReadersLease::acquire(&dir.path().join("readers")).unwrap();
-        let extent = Extent::new(&file, 8192, 0, capacity).unwrap();
+        let extent = Extent::new(file.path(), 8192, 0, capacity).unwrap();
         let writer = Writer::map(&file, 8192, &extent).unwrap();
         let reader = ReadMap::map(&file, 8192, &extent, WrittenBy::ThisRun, &lease).unwrap();
         (dir, writer, reader)

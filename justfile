@@ -1,0 +1,37 @@
+# Recipes for people; CI runs the same scripts (.ci/run).
+
+# Lists the recipes.
+default:
+    @just --list
+
+# The one gate: format, build, clippy, tests, docs.
+check:
+    ci/check.sh
+
+# All tests: the command that README.md gives.
+test:
+    $(ci/readme-command.sh test)
+
+# Formats the code.
+fmt:
+    cargo fmt --all
+
+# The first command of README.md: write FILE to a log, kill the writer, recover, compare. Without FILE: a text of this repository.
+quickstart *FILE:
+    cargo run --release --example quickstart -- {{ FILE }}
+
+# The unit tests under Miri (nightly); arguments select tests.
+miri *ARGS:
+    ci/miri.sh {{ ARGS }}
+
+# A build with the oldest Rust that is supported.
+msrv:
+    ci/msrv.sh
+
+# Licences, sources and advisories of the dependencies.
+deny:
+    ci/deny.sh
+
+# Everything that CI does.
+ci:
+    .ci/run

@@ -1,0 +1,243 @@
+//! Opening: from options and a directory to a log that runs.
+
+use super::upkeep::Upkeep;
+use super::Inner;
+use crate::error::{Damage, DamageKind, Error, Result};
+use crate::format::frame::Seed;
+use crate::format::manifest::Manifest;
+use crate::format::segment::Predecessor;
+use crate::options::{Options, RecoveryMode, SyncPolicy};
+use crate::read::walk::OnDamage;
+use crate::recover::{self, Kept, Piece};
+use crate::segment::active::{Active, Backing, Growth};
+use crate::segment::health::Health;
+use crate::segment::keeper::{Blueprint, Duties, Keeper};
+use crate::segment::manifest::{self, ManifestFile};
+use crate::segment::paths::{Name, Paths};
+use crate::segment::sealed::Segment;
+use crate::segment::set::{Slot, Slots};
+use crate::sys::file::{self, File, ZeroChunk};
+use crate::sys::lock::{DirLock, ReadersLease};
+use crate::sys::map::{Extent, WrittenBy, Writer};
+use crate::sys::random_u64;
+use crate::write::appender::{Appender, Start};
+use crate::write::batch::Intake;
+use crate::write::cursor::{Cursor, Pending};
+use crate::write::reentry;
+use crate::write::ticker::Ticker;
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
+    let paths = Paths::new(dir);
+    prepare_dir(options, &paths)?;
+    let lock = DirLock::acquire(&paths.lock)?;
+    let (lease, alone) = ReadersLease::acquire(&paths.readers)?;
+    let health = Arc::new(Health::default());
+
+    let (mut manifest, recovered) = match manifest::find(&paths.manifest)? {
+        None => {
+            let manifest = create(&paths, &health)?;
+            let recovered = recover::recover(options, &paths, manifest.current(), &lease, alone)?;
+            (manifest, recovered)
+        }
+        Some(found) => {
+            let mut recovered = recover::recover(options, &paths, &found.manifest, &lease, alone)?;
+            recovered.report.notes.extend(found.broken.clone());
+            (ManifestFile::adopt(&paths, found, &health)?, recovered)
+        }
+    };
+    let log_id = manifest.current().log_id;
+    let salvaged = options.recovery == RecoveryMode::Salvage;
+    let plan = if salvaged {
+        Some(recovered.plan)
+    } else {
+        recovered.plan.carry_out(&paths, &mut manifest)?;
+        None
+    };
+
+    let blueprint = Blueprint {
+        paths: paths.clone(),
+        log_id,
+        segment_size: options.segment_size,
+        chunk: if options.sync_policy == SyncPolicy::Immediate { ZeroChunk::Small } else { ZeroChunk::Large },
+        lease: Arc::clone(&lease),
+        health: Arc::clone(&health),
+    };
+    let keeper = Keeper::new(blueprint, recovered.next_id);
+    let appendable = recovered.appendable && !salvaged;
+    let (slots, active) = slots(recovered.pieces, recovered.first_seq, appendable, &lease, &health)?;
+    let cursor = Cursor {
+        prepare_at: active.as_ref().map_or(u64::MAX, |active| active.segment.mapped_len / 2),
+        predecessor: predecessor(&slots, active.as_ref()),
+        active,
+        next_seq: recovered.next_seq,
+        epoch: 0,
+        next_id: recovered.next_id,
+        last_timestamp_ms: recovered.last_timestamp_ms,
+        unsynced: VecDeque::new(),
+        pending: Pending::default(),
+        frozen: false,
+        watched: false,
+        bytes_appended: 0,
+        entries_appended: 0,
+        rotations: 0,
+    };
+    let start = Start {
+        cursor,
+        slots,
+        durable_seq: recovered.next_seq - 1,
+        mark: recovered.mark,
+        writers_max: options.max_concurrent_writes,
+        intake: Intake::new(options),
+        policy: options.sync_policy,
+        log: reentry::new_log(),
+    };
+    let losses = recovered.report.losses.clone();
+    let inner = Arc::new(Inner {
+        appender: Arc::new(Appender::new(start, keeper, health, lease)),
+        planned: AtomicBool::new(plan.is_some()),
+        upkeep: Mutex::new(Upkeep::new(manifest, plan, losses)),
+        paths,
+        report: recovered.report,
+        on_damage: if salvaged { OnDamage::Skip } else { OnDamage::End },
+        ticker: Mutex::new(None),
+        lock: Mutex::new(Some(lock)),
+    });
+    start_threads(options, &inner).map(|()| Arc::clone(&inner)).map_err(|error| {
+        let _ = inner.close();
+        error
+    })
+}
+
+fn start_threads(options: &Options, inner: &Arc<Inner>) -> Result<()> {
+    inner.appender.keeper.start(Arc::clone(inner) as Arc<dyn Duties>)?;
+    if let SyncPolicy::Interval(interval) = options.sync_policy {
+        let appender = Arc::clone(&inner.appender);
+        let tick = move || {
+            if appender.next_seq() > appender.group.durable_seq() + 1 {
+                // A failure has poisoned the log, and the next call on it says so.
+                let _ = appender.sync();
+            }
+        };
+        *inner.ticker.lock() = Some(Ticker::start(&inner.paths.dir, interval, tick)?);
+    }
+    Ok(())
+}
+
+/// Makes the directories if they may be made; names what is in the way.
+fn prepare_dir(options: &Options, paths: &Paths) -> Result<()> {
+    if paths.dir.exists() && !paths.dir.is_dir() {
+        return Err(Error::NotALog { path: paths.dir.clone() });
+    }
+    if options.create {
+        return file::create_dir_all(&paths.dir);
+    }
+    match file::list(&paths.dir)? {
+        None => Err(Error::io("open", &paths.dir, io::ErrorKind::NotFound.into())),
+        // Without a manifest, and without the right to make one: said before a lock file is made.
+        Some(_) if !paths.manifest.exists() => Err(without_manifest(paths)?),
+        Some(_) => Ok(()),
+    }
+}
+
+/// What a directory without a manifest is: a damaged log if there are segments, else no log.
+fn without_manifest(paths: &Paths) -> Result<Error> {
+    let names = file::list(&paths.segments)?.unwrap_or_default();
+    let has_segments = names.iter().any(|path| matches!(Paths::name(path), Name::Segment { .. }));
+    Ok(if has_segments {
+        Error::damaged(Damage { path: paths.manifest.clone(), bytes: 0..0, seqs: 0..0, kind: DamageKind::Missing })
+    } else {
+        Error::NotALog { path: paths.dir.clone() }
+    })
+}
+
+/// Makes a new log. A crash at any step leaves no log, or this one: the manifest comes last, and segments come after it.
+fn create(paths: &Paths, health: &Arc<Health>) -> Result<ManifestFile> {
+    if let error @ Error::Damaged { .. } = without_manifest(paths)? {
+        return Err(error);
+    }
+    for dir in [&paths.segments, &paths.checkpoints, &paths.metadata] {
+        file::create_dir_all(dir)?;
+    }
+    let mut log_id = [0; 16];
+    log_id[..8].copy_from_slice(&random_u64().to_le_bytes());
+    log_id[8..].copy_from_slice(&random_u64().to_le_bytes());
+    ManifestFile::create(paths, Manifest::new(log_id), health)
+}
+
+/// The recovered order as a set of segments, and the last of them as the active one if it may be appended to.
+fn slots(
+    pieces: Vec<Piece>,
+    first_seq: u64,
+    appendable: bool,
+    lease: &Arc<ReadersLease>,
+    health: &Arc<Health>,
+) -> Result<(Slots, Option<Active>)> {
+    let mut list = Vec::with_capacity(pieces.len());
+    let last = pieces.len().wrapping_sub(1);
+    let mut active = None;
+    for (index, piece) in pieces.into_iter().enumerate() {
+        list.push(match piece {
+            Piece::Lost(damage) => Slot::Lost(Arc::new(damage)),
+            Piece::Segment(kept) if appendable && index == last => {
+                let reopened = reopen(&kept, lease, health)?;
+                let segment = Arc::clone(&reopened.segment);
+                active = Some(reopened);
+                Slot::Segment { segment, end: None }
+            }
+            Piece::Segment(kept) => {
+                let end = kept.end.offset;
+                let extent = Extent::new(&kept.path, kept.file_len, end, kept.file_len)?;
+                let segment = Arc::new(segment(&kept, extent, None, lease));
+                Slot::Segment { segment, end: Some(kept.end) }
+            }
+        });
+    }
+    Ok((Slots { list, first_seq }, active))
+}
+
+/// A segment of an earlier run.
+fn segment(kept: &Kept, extent: Arc<Extent>, backing: Option<Arc<Backing>>, lease: &Arc<ReadersLease>) -> Segment {
+    Segment {
+        id: kept.id,
+        path: kept.path.as_path().into(),
+        base_seq: kept.base_seq,
+        seed: Seed::new(kept.salt),
+        mapped_len: kept.file_len,
+        extent,
+        written_by: WrittenBy::EarlierRun { below: kept.end.offset },
+        lease: Arc::clone(lease),
+        map: OnceLock::new(),
+        mapping: Mutex::new(()),
+        offsets: RwLock::new(Vec::new()),
+        backing,
+    }
+}
+
+/// The last segment of a log that was closed properly, to append to: nothing lies past its end.
+fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Result<Active> {
+    let (len, end) = (kept.file_len, kept.end.offset);
+    let file = File::open_write(&kept.path)?;
+    file.advise_random(); // large folios would make every small store dirty much
+    let extent = Extent::new(&kept.path, len, end, len)?;
+    let writer = Writer::map(&file, len, &extent)?;
+    let backing = Arc::new(Backing::new(kept.id, file, &writer, &extent, end, Growth::Complete, health));
+    let segment = segment(kept, extent, Some(Arc::clone(&backing)), lease);
+    Ok(Active { writer, segment: Arc::new(segment), backing })
+}
+
+/// Where the last segment before the active one ends.
+fn predecessor(slots: &Slots, active: Option<&Active>) -> Option<Predecessor> {
+    let ended = slots.list.iter().rev().find_map(|slot| match slot {
+        Slot::Segment { segment, end: Some(end) } => Some((segment.id, *end)),
+        _ => None,
+    });
+    let active_id = active.map_or(u64::MAX, |active| active.segment.id);
+    let (id, end) = ended.filter(|(id, _)| *id < active_id)?;
+    Some(Predecessor { id, end_seq: end.seq - 1, end_offset: end.offset })
+}

@@ -1,0 +1,123 @@
+//! Iterators: over a view's borrowed entries, and over pinned ones.
+
+use super::entry::{Entry, PinnedEntry};
+use super::view::View;
+use super::walk::{Found, Walk};
+use crate::error::Result;
+use std::iter::FusedIterator;
+
+/// The entries of a [`View`], borrowed from it, from either end.
+///
+/// An item is `Err` where an entry cannot be read. In a log that was opened strictly the iterator then ends; in one that was opened
+/// to salvage, a damaged stretch is one `Err`, and the iterator goes on behind it.
+#[derive(Debug, Clone)]
+pub struct Iter<'v> {
+    view: &'v View,
+    walk: Walk,
+}
+
+impl<'v> Iter<'v> {
+    pub(super) fn new(view: &'v View, walk: Walk) -> Self {
+        Iter { view, walk }
+    }
+
+    /// A view of a closed log can be asked, once, and says so.
+    fn check_open(&mut self) -> Result<()> {
+        self.view.check_open().map_err(|closed| {
+            self.walk = Walk::new(0..0, self.view.on_damage);
+            closed
+        })
+    }
+}
+
+impl<'v> Iterator for Iter<'v> {
+    type Item = Result<Entry<'v>>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.walk.left().is_empty() {
+            return None;
+        }
+        if let Err(closed) = self.check_open() {
+            return Some(Err(closed));
+        }
+        let found = self.walk.next(&self.view.slots, self.view.next_seq)?;
+        Some(found.and_then(|found| Entry::new(&found)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        size_hint(&self.walk)
+    }
+}
+
+impl DoubleEndedIterator for Iter<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        if self.walk.left().is_empty() {
+            return None;
+        }
+        if let Err(closed) = self.check_open() {
+            return Some(Err(closed));
+        }
+        let found = self.walk.next_back(&self.view.slots, self.view.next_seq)?;
+        Some(found.and_then(|found| Entry::new(&found)))
+    }
+}
+
+impl FusedIterator for Iter<'_> {}
+
+/// The entries of a log, each of which keeps its own segment alive: to hand to other threads, or to keep.
+///
+/// It runs over the snapshot of the moment it was made, and treats damage as [`Iter`] does.
+#[derive(Debug, Clone)]
+pub struct LogIter {
+    view: View,
+    walk: Walk,
+}
+
+impl LogIter {
+    pub(crate) fn new(view: View) -> LogIter {
+        let walk = Walk::new(view.first_seq()..view.next_seq(), view.on_damage);
+        LogIter { view, walk }
+    }
+
+    fn pin(&mut self, next: impl FnOnce(&mut Walk, &View) -> Option<Result<PinnedEntry>>) -> Option<Result<PinnedEntry>> {
+        if self.walk.left().is_empty() {
+            return None;
+        }
+        if let Err(closed) = self.view.check_open() {
+            self.walk = Walk::new(0..0, self.view.on_damage);
+            return Some(Err(closed));
+        }
+        next(&mut self.walk, &self.view)
+    }
+}
+
+fn pinned(found: Result<Found<'_>>) -> Result<PinnedEntry> {
+    found.and_then(|found| PinnedEntry::new(&found))
+}
+
+impl Iterator for LogIter {
+    type Item = Result<PinnedEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.pin(|walk, view| walk.next(&view.slots, view.next_seq).map(pinned))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        size_hint(&self.walk)
+    }
+}
+
+impl DoubleEndedIterator for LogIter {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.pin(|walk, view| walk.next_back(&view.slots, view.next_seq).map(pinned))
+    }
+}
+
+impl FusedIterator for LogIter {}
+
+/// Damaged stretches make one item of many seqs, so only the upper bound is known.
+fn size_hint(walk: &Walk) -> (usize, Option<usize>) {
+    let left = walk.left();
+    (usize::from(!left.is_empty()), usize::try_from(left.end - left.start).ok())
+}

@@ -1,0 +1,61 @@
+//! Making what recovery keeps durable, and what it drops gone.
+
+use crate::error::Result;
+use crate::format::manifest::Manifest;
+use crate::segment::manifest::ManifestFile;
+use crate::segment::paths::Paths;
+use crate::sys::file::{self, File};
+use std::ops::Range;
+use std::path::PathBuf;
+
+/// The changes that a recovery asks for. Carrying it out twice, or being killed in the middle, leads to the same state.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    /// Bytes that are kept, and that no witness covers.
+    pub(super) adopt: Vec<(PathBuf, Range<u64>)>,
+    pub(super) manifest: Manifest,
+    /// Files of which nothing counts.
+    pub(super) unlink: Vec<PathBuf>,
+    /// A file that ends for good at this length: its room beyond is given back.
+    pub(super) shorten: Option<(PathBuf, u64)>,
+}
+
+impl Plan {
+    /// 1. *Adopt.* The unproven bytes are written again, as they are, and synced. After a failed sync the page cache can hold bytes
+    ///    that the disk does not and that no further sync would write. A crash here leaves what was there.
+    /// 2. *Manifest*, in both slots, no longer clean. It ends the last segment at X, so that nothing past X ever counts again.
+    /// 3. *Unlink* the dead, sync the directory; give back the room past X. A crash here leaves dead files for the next open.
+    pub(crate) fn carry_out(self, paths: &Paths, manifest: &mut ManifestFile) -> Result<()> {
+        file::create_dir_all(&paths.segments)?;
+        for (path, bytes) in &self.adopt {
+            write_again(path, bytes.clone())?;
+        }
+        manifest.settle()?;
+        manifest.replace(self.manifest)?;
+        for path in &self.unlink {
+            file::unlink(path)?;
+        }
+        file::sync_dir(&paths.segments)?;
+        if let Some((path, len)) = &self.shorten {
+            File::open_write(path)?.set_len(*len)?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads `bytes` of a file, writes them back and syncs them.
+fn write_again(path: &std::path::Path, bytes: Range<u64>) -> Result<()> {
+    let file = File::open_write(path)?;
+    let mut buf = vec![0; (256 << 10).min((bytes.end - bytes.start) as usize)];
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let len = buf.len().min((bytes.end - at) as usize);
+        let read = file.read_at(&mut buf[..len], at)?;
+        if read == 0 {
+            break; // The verdict saw these bytes; who shortened the file meanwhile broke the condition of open.
+        }
+        file.write_at(&buf[..read], at)?;
+        at += read as u64;
+    }
+    file.sync()
+}

@@ -1,0 +1,223 @@
+//! The salvaging recovery: keep every intact frame that can be found, and list what is lost.
+
+use super::adopt::Plan;
+use super::report::RecoveryReport;
+use super::scan::{SegmentBytes, Tally};
+use super::strict;
+use super::survey::{Candidate, RecordedEnd, Survey};
+use super::{Kept, Piece, Recovered};
+use crate::error::{Damage, DamageKind, Result};
+use crate::format::manifest::{Cut, Manifest, Mark};
+use crate::format::segment::FRAMES_OFFSET;
+use crate::format::walk::{Loss, Position};
+use crate::format::SEQ_LIMIT;
+use crate::options::Verify;
+use crate::sys::lock::Alone;
+use std::time::Instant;
+
+/// What was found so far.
+#[derive(Debug)]
+struct Salvaged {
+    pieces: Vec<Piece>,
+    losses: Vec<Damage>,
+    tally: Tally,
+    /// The seq after everything in `pieces`.
+    next_seq: u64,
+    /// The highest seq in any intact header.
+    highest_seq: u64,
+    torn_bytes: u64,
+}
+
+pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
+    let started = Instant::now();
+    match strict::recover(survey, Verify::All, alone) {
+        Ok(recovered) if survey.manifest.lost.is_empty() => return Ok(recovered),
+        Err(error) if !error.is_damage() => return Err(error),
+        _ => {}
+    }
+    let mut salvaged = Salvaged {
+        pieces: Vec::new(),
+        losses: Vec::new(),
+        tally: Tally::default(),
+        next_seq: survey.manifest.first_seq,
+        highest_seq: 0,
+        torn_bytes: 0,
+    };
+    let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
+    for (index, segment) in segments.iter().enumerate() {
+        let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
+        salvaged.take(survey, segment, survey.recorded_end(segment.id, successor))?;
+    }
+    finish(survey, salvaged, started)
+}
+
+/// Whether a live file is part of the log: not one that was given up empty for another with the same predecessor.
+fn counts(survey: &Survey<'_>, candidate: &Candidate) -> bool {
+    let predecessor = |candidate: &Candidate| Some(candidate.link?.predecessor?.id);
+    let same = |later: &Candidate| predecessor(later).is_some() && predecessor(later) == predecessor(candidate);
+    !survey.live.range(candidate.id + 1..).any(|(_, later)| same(later))
+}
+
+impl Salvaged {
+    fn lose(&mut self, damage: Damage) {
+        self.losses.push(damage);
+    }
+
+    /// Entries that no piece holds, up to `next_seq`.
+    fn lose_whole(&mut self, damage: Damage) {
+        self.next_seq = damage.seqs.end;
+        if !damage.seqs.is_empty() {
+            self.pieces.push(Piece::Lost(damage.clone()));
+        }
+        self.lose(damage);
+    }
+
+    /// Takes what is intact of one segment.
+    fn take(&mut self, survey: &Survey<'_>, segment: &Candidate, recorded_end: Option<RecordedEnd>) -> Result<()> {
+        let Some(identity) = segment.identity else {
+            let end = recorded_end.map_or(self.next_seq, |end| (end.seq + 1).max(self.next_seq));
+            self.lose_whole(segment.identity_damage(self.next_seq..end));
+            return Ok(());
+        };
+        let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
+        let start = match segment.link {
+            Some(link) => Position { seq: link.base_seq, offset: FRAMES_OFFSET },
+            None => match bytes.first_header(FRAMES_OFFSET)? {
+                Some(first) => {
+                    self.lose(segment.link_damage(0..0));
+                    first
+                }
+                None => return Ok(()),
+            },
+        };
+        if start.seq < self.next_seq {
+            // It says to hold what others hold already: one of them is not what it says.
+            self.lose(segment.link_damage(0..0));
+            return Ok(());
+        }
+        if start.seq > self.next_seq {
+            let before = match segment.link.and_then(|link| link.predecessor) {
+                Some(predecessor) if !survey.live.contains_key(&predecessor.id) => Damage {
+                    path: survey.paths.segment(predecessor.id),
+                    bytes: 0..0,
+                    seqs: self.next_seq..start.seq,
+                    kind: DamageKind::Missing,
+                },
+                _ => Damage { kind: DamageKind::Gap, ..segment.link_damage(self.next_seq..start.seq) },
+            };
+            self.lose_whole(before);
+        }
+        let end = self.take_frames(segment, &bytes, start, recorded_end)?;
+        if end.seq > start.seq {
+            let Candidate { id, path, file_len, .. } = segment;
+            let kept = Kept { id: *id, path: path.clone(), salt: identity.salt, base_seq: start.seq, end, file_len: *file_len };
+            self.pieces.push(Piece::Segment(kept));
+            self.next_seq = end.seq;
+        }
+        Ok(())
+    }
+
+    /// Walks a segment from `start`, over holes; where it ends.
+    fn take_frames(
+        &mut self,
+        segment: &Candidate,
+        bytes: &SegmentBytes,
+        start: Position,
+        recorded_end: Option<RecordedEnd>,
+    ) -> Result<Position> {
+        let limit = match recorded_end {
+            Some(end) => Position { seq: end.seq + 1, offset: end.offset },
+            None => Position { seq: SEQ_LIMIT, offset: segment.file_len },
+        };
+        let mut at = start;
+        loop {
+            if at.seq >= limit.seq {
+                return Ok(at);
+            }
+            if let Some(header) = bytes.valid_frame(at)? {
+                self.tally.add(&header);
+                self.highest_seq = self.highest_seq.max(header.seq);
+                at = at.after(&header);
+                continue;
+            }
+            let rest = bytes.rest(at.offset, Some(limit.offset), &(at.seq..limit.seq))?;
+            self.tally.witness = self.tally.witness.max(rest.witness);
+            self.highest_seq = self.highest_seq.max(rest.seq);
+            let loss = bytes.loss(at, DamageKind::Batch, limit)?;
+            if loss.seqs.end >= limit.seq && recorded_end.is_none() {
+                // Nothing intact follows, and nobody says that anything did.
+                self.torn_bytes += rest.bytes;
+                return Ok(at);
+            }
+            let Loss { bytes: range, seqs, .. } = loss;
+            let kind = bytes.fault(at)?;
+            let next = Position { seq: seqs.end, offset: range.end };
+            self.lose(Damage { path: segment.path.clone(), bytes: range, seqs, kind });
+            at = next;
+        }
+    }
+}
+
+/// Ends the log behind everything that ever was, and plans what a later change will write.
+fn finish(survey: &Survey<'_>, mut salvaged: Salvaged, started: Instant) -> Result<Recovered> {
+    let witness = survey.proven_seq().max(salvaged.tally.witness);
+    let above_all = witness.max(salvaged.highest_seq) + 1;
+    if above_all > salvaged.next_seq {
+        let last = salvaged.pieces.iter().rev().find_map(|piece| match piece {
+            Piece::Segment(kept) => Some((kept.path.clone(), kept.end.offset..kept.file_len)),
+            Piece::Lost(_) => None,
+        });
+        let (path, bytes) = last.unwrap_or((survey.paths.segment(survey.manifest.first_segment), 0..0));
+        let seqs = salvaged.next_seq..above_all;
+        salvaged.lose_whole(Damage { path, bytes, seqs, kind: DamageKind::Missing });
+    }
+    let last = salvaged.pieces.iter().rev().find_map(|piece| match piece {
+        Piece::Segment(kept) => Some((kept.id, kept.end)),
+        Piece::Lost(_) => None,
+    });
+    let lost = salvaged.losses.iter().map(|loss| loss.seqs.clone()).filter(|seqs| !seqs.is_empty());
+    let lost = lost.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
+    let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(salvaged.tally.last_timestamp_ms);
+    let manifest = Manifest {
+        clean: false,
+        last_timestamp_ms,
+        cut: last.map(|(segment, end)| Cut { segment, end_seq: end.seq - 1, end_offset: end.offset, next_id: survey.next_id }),
+        mark: last.map(|(segment, end)| Mark { seq: end.seq - 1, segment, offset: end.offset }),
+        lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),
+        ..survey.manifest.clone()
+    };
+    let kept = || salvaged.pieces.iter().filter_map(|piece| match piece {
+        Piece::Segment(kept) => Some(kept),
+        Piece::Lost(_) => None,
+    });
+    let plan = Plan {
+        adopt: kept().filter_map(|kept| strict::unproven(survey, kept)).collect(),
+        manifest,
+        // Damaged files stay: somebody may know how to read more out of them.
+        unlink: survey.dead.clone(),
+        shorten: None,
+    };
+    let report = RecoveryReport {
+        clean: false,
+        segments: kept().count() as u64,
+        entries_scanned: salvaged.tally.entries,
+        bytes_scanned: salvaged.tally.bytes,
+        proven_seq: witness,
+        last_seq: salvaged.next_seq - 1,
+        torn_bytes: salvaged.torn_bytes,
+        losses: salvaged.losses,
+        notes: survey.notes.clone(),
+        duration: started.elapsed(),
+    };
+    Ok(Recovered {
+        first_seq: plan.manifest.first_seq,
+        next_seq: salvaged.next_seq,
+        mark: plan.manifest.mark,
+        next_id: survey.next_id,
+        last_timestamp_ms,
+        appendable: false,
+        pieces: salvaged.pieces,
+        plan,
+        report,
+    })
+}

@@ -1,0 +1,176 @@
+//! Scanning one segment: how far its frames are valid, and what lies past that.
+
+use super::survey::{Candidate, RecordedEnd};
+use crate::error::{DamageKind, Result};
+use crate::format::frame::{Header, Seed, HEADER_LEN};
+use crate::format::segment::{Identity, Origin};
+use crate::format::walk::{Image, Loss, Position};
+use crate::format::SEQ_LIMIT;
+use crate::sys::file::File;
+use crate::sys::lock::ReadersLease;
+use crate::sys::map::{Extent, ReadMap, WrittenBy};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A segment file of an earlier run, mapped for reading alone.
+pub(crate) struct SegmentBytes {
+    map: ReadMap,
+    len: u64,
+    seed: Seed,
+    origin: Origin,
+}
+
+/// What was read and checked.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Tally {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+    pub(crate) last_timestamp_ms: u64,
+    /// The highest witness.
+    pub(crate) witness: u64,
+}
+
+/// Where a scan ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScanEnd {
+    /// After the last complete batch, or the recorded end.
+    pub(crate) valid_to: Position,
+    /// The frame that is not valid, and why. None: the recorded end was reached.
+    pub(crate) fault: Option<(Position, DamageKind)>,
+}
+
+/// What lies past the end of what is valid.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Rest {
+    /// The highest witness in an intact header.
+    pub(crate) witness: u64,
+    /// The highest seq in an intact header.
+    pub(crate) seq: u64,
+    /// Bytes from there to the last one that was written, as far as that can be told.
+    pub(crate) bytes: u64,
+}
+
+impl SegmentBytes {
+    pub(super) fn open(candidate: &Candidate, identity: &Identity, lease: &Arc<ReadersLease>) -> Result<SegmentBytes> {
+        let file = File::open_read(&candidate.path)?;
+        let len = candidate.file_len;
+        let extent = Extent::new(&candidate.path, len, len, len)?;
+        let map = ReadMap::map(&file, len, &extent, WrittenBy::EarlierRun { below: len }, lease)?;
+        Ok(SegmentBytes { map, len, seed: Seed::new(identity.salt), origin: identity.origin })
+    }
+
+    /// The bytes of `range`, which can be loaded.
+    pub(super) fn bytes(&self, range: Range<u64>) -> Result<&[u8]> {
+        self.map.touch(range.clone())?;
+        Ok(&self.map.bytes(range.end)[range.start as usize..])
+    }
+
+    fn image(&self, end: u64) -> Image<'_> {
+        Image::unproven(self.map.bytes(end.min(self.len)), self.seed)
+    }
+
+    /// The frame at `at`: Err for I/O, else whether it is valid.
+    fn frame(&self, at: Position) -> Result<std::result::Result<Header, DamageKind>> {
+        let image = self.image(self.len);
+        self.map.touch(at.offset..(at.offset + HEADER_LEN as u64).min(self.len))?;
+        match image.header(at) {
+            Ok(header) => {
+                self.map.touch(at.offset..at.offset + header.frame_len())?;
+                Ok(image.frame(at))
+            }
+            Err(kind) => Ok(Err(kind)),
+        }
+    }
+
+    /// Walks from `start`, where a batch begins, to the first frame that is not valid or to the recorded end. A batch is kept if its
+    /// last frame is valid, or if its frames run up to a recorded end: a cut may fall inside one.
+    pub(super) fn scan(&self, start: Position, end: Option<RecordedEnd>, tally: &mut Tally) -> Result<ScanEnd> {
+        let mut at = start;
+        let mut valid_to = start;
+        let mut in_batch = false;
+        loop {
+            if let Some(end) = end {
+                if at.seq > end.seq {
+                    let agrees = at.offset == end.offset;
+                    let fault = (!agrees).then_some((at, DamageKind::Link));
+                    return Ok(ScanEnd { valid_to: at, fault });
+                }
+            }
+            let header = match self.frame(at)? {
+                Ok(header) if header.is_first() == in_batch => {
+                    return Ok(ScanEnd { valid_to, fault: Some((at, DamageKind::Batch)) });
+                }
+                Ok(header) => header,
+                Err(kind) => return Ok(ScanEnd { valid_to, fault: Some((at, kind)) }),
+            };
+            tally.add(&header);
+            at = at.after(&header);
+            in_batch = !header.is_last();
+            if !in_batch {
+                valid_to = at;
+            }
+        }
+    }
+
+    /// Looks for intact headers with seqs of `seqs` from `start` to `end`, or to the end of the file.
+    pub(super) fn rest(&self, start: u64, end: Option<u64>, seqs: &Range<u64>) -> Result<Rest> {
+        let end = end.map_or(self.len, |end| end.min(self.len));
+        if start >= end {
+            return Ok(Rest::default());
+        }
+        let bytes = self.bytes(start..end)?;
+        let image = self.image(end);
+        let mut rest = Rest::default();
+        let mut from = start;
+        let mut last = start;
+        while let Some((position, header)) = image.find_any_header(from, seqs) {
+            rest.witness = rest.witness.max(header.witness().unwrap_or(0));
+            rest.seq = rest.seq.max(header.seq);
+            last = last.max(position.after(&header).offset);
+            from = position.offset + HEADER_LEN as u64;
+        }
+        if self.origin == Origin::Fresh {
+            // Written with zeros: whatever is not zero was appended.
+            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1);
+            last = last.max(start + used);
+        }
+        rest.bytes = last - start;
+        Ok(rest)
+    }
+
+    /// The stretch without a valid frame that starts at `at`.
+    pub(super) fn loss(&self, at: Position, kind: DamageKind, end: Position) -> Result<Loss> {
+        let stop = end.offset.min(self.len);
+        if at.offset >= stop {
+            return Ok(Loss { bytes: at.offset..end.offset.max(at.offset), seqs: at.seq..end.seq.max(at.seq), kind });
+        }
+        self.map.touch(at.offset..stop)?;
+        Ok(self.image(stop).loss(at, kind, end))
+    }
+
+    /// The first intact header of the file, whatever its seq.
+    pub(super) fn first_header(&self, from: u64) -> Result<Option<Position>> {
+        self.map.touch(from..self.len)?;
+        // Any seq may stand here: the bound by what fits is for those who know the first one.
+        let found = self.image(self.len).find_any_header(from, &(1..SEQ_LIMIT));
+        Ok(found.map(|(position, _)| position))
+    }
+
+    /// Why the frame at `at` is not valid.
+    pub(super) fn fault(&self, at: Position) -> Result<DamageKind> {
+        Ok(self.frame(at)?.err().unwrap_or(DamageKind::Batch))
+    }
+
+    pub(super) fn valid_frame(&self, at: Position) -> Result<Option<Header>> {
+        Ok(self.frame(at)?.ok())
+    }
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, header: &Header) {
+        self.entries += 1;
+        self.bytes += header.frame_len();
+        self.last_timestamp_ms = self.last_timestamp_ms.max(header.timestamp_ms);
+        self.witness = self.witness.max(header.witness().unwrap_or(0));
+    }
+}

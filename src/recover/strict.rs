@@ -1,0 +1,268 @@
+//! The strict recovery: keep everything up to X, and refuse if a witness reaches X.
+
+use super::adopt::Plan;
+use super::report::RecoveryReport;
+use super::scan::{Rest, ScanEnd, SegmentBytes, Tally};
+use super::survey::{Candidate, RecordedEnd, Survey};
+use super::verdict::{verdict, Fault, Verdict};
+use super::{Kept, Piece, Recovered};
+use crate::error::{Damage, DamageKind, Error, Result};
+use crate::format::manifest::{Cut, Manifest, Mark};
+use crate::format::segment::{Identity, FRAMES_OFFSET};
+use crate::format::walk::Position;
+use crate::format::SEQ_LIMIT;
+use crate::options::Verify;
+use crate::sys::lock::Alone;
+use std::time::Instant;
+
+/// How far the chain of segments is valid.
+#[derive(Debug)]
+struct Valid<'s> {
+    kept: Vec<Kept>,
+    next_seq: u64,
+    tally: Tally,
+    stop: Option<Stop<'s>>,
+}
+
+/// The segment in which validity ends before a recorded end.
+#[derive(Debug)]
+struct Stop<'s> {
+    segment: &'s Candidate,
+    recorded_end: Option<RecordedEnd>,
+    /// The frame that is not valid: X, or a later frame of the batch that begins with X.
+    at: Position,
+    kind: DamageKind,
+    rest: Rest,
+}
+
+pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Result<Recovered> {
+    let started = Instant::now();
+    let valid = walk_chain(survey, verify)?;
+    let x = valid.next_seq;
+
+    let mut rest_bytes = valid.stop.as_ref().map_or(0, |stop| stop.rest.bytes);
+    let mut witness = survey.proven_seq().max(valid.tally.witness);
+    witness = witness.max(valid.stop.as_ref().map_or(0, |stop| stop.rest.witness));
+    let stop_id = valid.stop.as_ref().map(|stop| stop.segment.id);
+    let is_kept = |id: u64| valid.kept.iter().any(|kept| kept.id == id);
+    let dropped = || survey.live.values().filter(|candidate| !is_kept(candidate.id));
+    for candidate in dropped().filter(|candidate| Some(candidate.id) != stop_id) {
+        if let Some(identity) = &candidate.identity {
+            let bytes = SegmentBytes::open(candidate, identity, survey.lease)?;
+            let rest = bytes.rest(FRAMES_OFFSET, None, &(x..SEQ_LIMIT))?;
+            witness = witness.max(rest.witness);
+            rest_bytes += rest.bytes;
+        }
+    }
+
+    let fault = classify(survey, &valid);
+    if verdict(fault, x, witness) == Verdict::Damage {
+        return Err(Error::damaged(explain(survey, &valid, fault, witness)?));
+    }
+
+    let clean = survey.manifest.clean && valid.stop.is_none();
+    let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(valid.tally.last_timestamp_ms);
+    let manifest = next_manifest(survey, &valid, clean, last_timestamp_ms);
+    let unlink = survey.dead.iter().cloned().chain(dropped().map(|candidate| candidate.path.clone())).collect();
+    let plan = Plan {
+        adopt: if clean { Vec::new() } else { valid.kept.iter().filter_map(|kept| unproven(survey, kept)).collect() },
+        unlink,
+        shorten: valid.kept.last().filter(|_| !clean && alone == Alone::Yes).and_then(shorten),
+        manifest,
+    };
+    let report = RecoveryReport {
+        clean,
+        segments: valid.kept.len() as u64,
+        entries_scanned: valid.tally.entries,
+        bytes_scanned: valid.tally.bytes,
+        proven_seq: witness,
+        last_seq: x - 1,
+        torn_bytes: rest_bytes,
+        losses: Vec::new(),
+        notes: survey.notes.clone(),
+        duration: started.elapsed(),
+    };
+    let ended_by_cut = |kept: &Kept| survey.manifest.cut.is_some_and(|cut| cut.segment == kept.id);
+    Ok(Recovered {
+        appendable: clean && valid.kept.last().is_some_and(|kept| !ended_by_cut(kept)),
+        mark: plan.manifest.mark,
+        first_seq: plan.manifest.first_seq,
+        next_seq: x,
+        next_id: survey.next_id,
+        last_timestamp_ms,
+        pieces: valid.kept.into_iter().map(Piece::Segment).collect(),
+        plan,
+        report,
+    })
+}
+
+/// Follows the chain for as long as everything is valid.
+fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
+    let chain = survey.chain();
+    let manifest = survey.manifest;
+    let mut valid = Valid { kept: Vec::new(), next_seq: manifest.first_seq, tally: Tally::default(), stop: None };
+    for (index, &segment) in chain.iter().enumerate() {
+        let (Some(identity), Some(link)) = (segment.identity, segment.link) else {
+            break;
+        };
+        if link.base_seq != valid.next_seq {
+            return Err(Error::damaged(misplaced(segment, valid.next_seq, link.base_seq)));
+        }
+        let recorded_end = survey.recorded_end(segment.id, chain.get(index + 1).copied()).or_else(|| {
+            let mark = manifest.mark.filter(|mark| manifest.clean && mark.segment == segment.id)?;
+            Some(RecordedEnd { seq: mark.seq, offset: mark.offset })
+        });
+        let proven = match (verify, manifest.mark) {
+            (Verify::Unproven, Some(mark)) => proven_part(segment, recorded_end, mark),
+            _ => None,
+        };
+        let base = Position { seq: link.base_seq, offset: FRAMES_OFFSET };
+        let start = proven.unwrap_or(base);
+        let end = if recorded_end.is_some_and(|end| start.seq > end.seq && start.offset == end.offset) {
+            start
+        } else {
+            let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
+            let ScanEnd { valid_to, fault } = bytes.scan(start, recorded_end, &mut valid.tally)?;
+            if let Some((at, kind)) = fault {
+                let seqs = valid_to.seq..recorded_end.map_or(SEQ_LIMIT, |end| end.seq + 1);
+                let rest = bytes.rest(valid_to.offset, recorded_end.map(|end| end.offset), &seqs)?;
+                valid.stop = Some(Stop { segment, recorded_end, at, kind, rest });
+            }
+            valid_to
+        };
+        valid.next_seq = end.seq;
+        if end.seq > base.seq {
+            valid.kept.push(keep(segment, &identity, base.seq, end));
+        }
+        if valid.stop.is_some() {
+            break;
+        }
+    }
+    Ok(valid)
+}
+
+fn keep(segment: &Candidate, identity: &Identity, base_seq: u64, end: Position) -> Kept {
+    let Candidate { id, path, file_len, .. } = segment;
+    Kept { id: *id, path: path.clone(), salt: identity.salt, base_seq, end, file_len: *file_len }
+}
+
+/// The end of what the mark proves of a segment; None if that is nothing, or if the file is too short for it.
+fn proven_part(segment: &Candidate, recorded_end: Option<RecordedEnd>, mark: Mark) -> Option<Position> {
+    let (seq, offset) = match recorded_end {
+        Some(end) if end.seq <= mark.seq => (end.seq, end.offset),
+        _ if mark.segment == segment.id => (mark.seq, mark.offset),
+        _ => return None,
+    };
+    (offset <= segment.file_len).then_some(Position { seq: seq + 1, offset })
+}
+
+/// The damage of a segment that does not go on where the one before ends.
+fn misplaced(segment: &Candidate, expected: u64, base_seq: u64) -> Damage {
+    if base_seq > expected {
+        Damage { kind: DamageKind::Gap, ..segment.link_damage(expected..base_seq) }
+    } else {
+        segment.link_damage(expected..expected)
+    }
+}
+
+fn classify(survey: &Survey<'_>, valid: &Valid<'_>) -> Fault {
+    if survey.live.values().any(|candidate| candidate.identity.is_none()) {
+        return Fault::Identity;
+    }
+    match &valid.stop {
+        Some(stop) if needed_len(survey, stop) > stop.segment.file_len => Fault::Short,
+        Some(_) => Fault::Frame,
+        None if valid.kept.is_empty() && !survey.live.contains_key(&survey.manifest.first_segment) => Fault::Missing,
+        None => Fault::Link,
+    }
+}
+
+/// The bytes that a segment has at least, as far as anybody says.
+fn needed_len(survey: &Survey<'_>, stop: &Stop<'_>) -> u64 {
+    let mark = survey.manifest.mark.filter(|mark| mark.segment == stop.segment.id);
+    stop.recorded_end.map_or(0, |end| end.offset).max(mark.map_or(0, |mark| mark.offset))
+}
+
+/// Names the damage that a witness for `witness` reaches.
+fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -> Result<Damage> {
+    let x = valid.next_seq;
+    let lost = x..(witness + 1).max(x);
+    if fault == Fault::Identity {
+        if let Some(candidate) = survey.live.values().find(|candidate| candidate.identity.is_none()) {
+            return Ok(candidate.identity_damage(lost));
+        }
+    }
+    if let Some(stop) = valid.stop.as_ref().filter(|stop| lies_in(survey, stop, x)) {
+        let needed = needed_len(survey, stop);
+        let found = stop.segment.file_len;
+        if fault == Fault::Short && stop.at.offset + FRAMES_OFFSET > found {
+            let kind = DamageKind::Short { expected: needed, found };
+            return Ok(Damage { path: stop.segment.path.clone(), bytes: stop.at.offset.min(found)..needed, seqs: lost, kind });
+        }
+        if let Some(identity) = &stop.segment.identity {
+            let bytes = SegmentBytes::open(stop.segment, identity, survey.lease)?;
+            let end = match stop.recorded_end {
+                Some(end) => Position { seq: end.seq + 1, offset: end.offset },
+                None => Position { seq: witness + 1, offset: found.max(needed) },
+            };
+            let loss = bytes.loss(stop.at, stop.kind, end)?;
+            return Ok(Damage { path: stop.segment.path.clone(), bytes: loss.bytes, seqs: loss.seqs, kind: loss.kind });
+        }
+    }
+    // The last valid segment ends where frames end: what is missing is in the next one.
+    let last = valid.kept.last().map_or(0, |kept| kept.id);
+    let next = survey.live.range(last + 1..).map(|(_, candidate)| candidate).find(|c| {
+        valid.stop.as_ref().map_or(true, |stop| stop.segment.id != c.id)
+    });
+    Ok(match next {
+        Some(candidate) if candidate.link.is_none() => candidate.link_damage(lost),
+        _ => {
+            let known = survey.manifest.mark.map(|mark| mark.segment).into_iter();
+            let known = known.chain(survey.manifest.cut.map(|cut| cut.segment));
+            let named = known.filter(|id| !survey.live.contains_key(id)).min();
+            let linked = next.and_then(|candidate| candidate.link?.predecessor).map(|predecessor| predecessor.id);
+            let id = linked.or(named).unwrap_or((last + 1).max(survey.manifest.first_segment));
+            Damage { path: survey.paths.segment(id), bytes: 0..0, seqs: lost, kind: DamageKind::Missing }
+        }
+    })
+}
+
+/// Whether what is missing was in the segment in which validity ends: something says that its frames go on.
+fn lies_in(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> bool {
+    let marked = survey.manifest.mark.is_some_and(|mark| mark.segment == stop.segment.id && x <= mark.seq);
+    marked || stop.rest.seq >= x || stop.recorded_end.is_some_and(|end| x <= end.seq)
+}
+
+/// The manifest after this recovery.
+fn next_manifest(survey: &Survey<'_>, valid: &Valid<'_>, clean: bool, last_timestamp_ms: u64) -> Manifest {
+    let unchanged = Manifest { clean: false, last_timestamp_ms, ..survey.manifest.clone() };
+    match valid.kept.last() {
+        _ if clean && survey.manifest.mark.is_some() => unchanged,
+        Some(last) => {
+            let (end_seq, end_offset) = (last.end.seq - 1, last.end.offset);
+            Manifest {
+                cut: Some(Cut { segment: last.id, end_seq, end_offset, next_id: survey.next_id }),
+                mark: Some(Mark { seq: end_seq, segment: last.id, offset: end_offset }),
+                ..unchanged
+            }
+        }
+        None => Manifest { first_segment: survey.next_id, cut: None, mark: None, lost: 0..0, ..unchanged },
+    }
+}
+
+/// The bytes of a kept segment that no witness in the manifest covers.
+pub(super) fn unproven(survey: &Survey<'_>, kept: &Kept) -> Option<(std::path::PathBuf, std::ops::Range<u64>)> {
+    let start = match survey.manifest.mark {
+        Some(mark) if kept.id < mark.segment => return None,
+        Some(mark) if kept.id == mark.segment => mark.offset,
+        _ => 0,
+    };
+    (start < kept.end.offset).then(|| (kept.path.clone(), start..kept.end.offset))
+}
+
+/// The length that a segment which is never appended to again needs, if it has more.
+fn shorten(kept: &Kept) -> Option<(std::path::PathBuf, u64)> {
+    const PAGE: u64 = 4096;
+    let len = kept.end.offset.next_multiple_of(PAGE);
+    (len < kept.file_len).then(|| (kept.path.clone(), len))
+}

@@ -1,0 +1,167 @@
+//! The survey: which files there are, which of them the manifest lets live, and in which order their links put them.
+
+use crate::error::{Damage, DamageKind, Error, Result};
+use crate::format::manifest::{Cut, Manifest};
+use crate::format::segment::{Identity, Link, BLOCK_LEN};
+use crate::format::{Unreadable, VERSION};
+use crate::segment::paths::{Name, Paths};
+use crate::sys::file::{self, File};
+use crate::sys::lock::ReadersLease;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// All that can be known without reading frames.
+#[derive(Debug)]
+pub(super) struct Survey<'m> {
+    pub(super) manifest: &'m Manifest,
+    pub(super) paths: &'m Paths,
+    pub(super) lease: &'m Arc<ReadersLease>,
+    /// The segments that the manifest lets live, by id.
+    pub(super) live: BTreeMap<u64, Candidate>,
+    /// Files of dead segments, and spares: to be unlinked.
+    pub(super) dead: Vec<PathBuf>,
+    /// The lowest id that no segment had.
+    pub(super) next_id: u64,
+    pub(super) notes: Vec<String>,
+}
+
+/// A file with the name of a live segment.
+#[derive(Debug)]
+pub(super) struct Candidate {
+    pub(super) id: u64,
+    pub(super) path: PathBuf,
+    pub(super) file_len: u64,
+    /// None: the first 64 bytes are not the identity of this segment of this log.
+    pub(super) identity: Option<Identity>,
+    pub(super) link: Option<Link>,
+}
+
+/// Where a segment's frames are recorded to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RecordedEnd {
+    pub(super) seq: u64,
+    pub(super) offset: u64,
+}
+
+impl From<Cut> for RecordedEnd {
+    fn from(cut: Cut) -> Self {
+        RecordedEnd { seq: cut.end_seq, offset: cut.end_offset }
+    }
+}
+
+impl<'m> Survey<'m> {
+    pub(super) fn take(paths: &'m Paths, manifest: &'m Manifest, lease: &'m Arc<ReadersLease>) -> Result<Survey<'m>> {
+        let mut survey = Survey {
+            manifest,
+            paths,
+            lease,
+            live: BTreeMap::new(),
+            dead: Vec::new(),
+            next_id: manifest.next_id(),
+            notes: foreign_files(paths)?,
+        };
+        for path in file::list(&paths.segments)?.unwrap_or_default() {
+            match Paths::name(&path) {
+                Name::Foreign => survey.notes.push(foreign(&path)),
+                Name::Spare => survey.dead.push(path),
+                Name::Segment { id } => {
+                    survey.next_id = survey.next_id.max(id + 1);
+                    if manifest.is_dead(id) {
+                        survey.dead.push(path);
+                    } else {
+                        survey.live.insert(id, Candidate::read(id, path, manifest)?);
+                    }
+                }
+            }
+        }
+        Ok(survey)
+    }
+
+    /// The live segments in the order of their links, from the manifest's first one on, for as far as links lead. Of two links that
+    /// name one predecessor the higher id counts: the lower one was empty, and given up.
+    pub(super) fn chain(&self) -> Vec<&Candidate> {
+        let successors: BTreeMap<u64, &Candidate> = self
+            .live
+            .values()
+            .filter(|candidate| candidate.identity.is_some())
+            .filter_map(|candidate| Some((candidate.link?.predecessor?.id, candidate)))
+            .collect();
+        let first = self.live.get(&self.manifest.first_segment);
+        let linked = |candidate: &&Candidate| candidate.identity.is_some() && candidate.link.is_some();
+        // A predecessor's id is below its successor's, so this ends.
+        std::iter::successors(first.filter(linked), |last| successors.get(&last.id).copied()).collect()
+    }
+
+    /// Where `segment` is recorded to end: by a cut, or by its successor's link.
+    pub(super) fn recorded_end(&self, id: u64, successor: Option<&Candidate>) -> Option<RecordedEnd> {
+        match self.manifest.cut {
+            Some(cut) if cut.segment == id => Some(cut.into()),
+            _ => {
+                let predecessor = successor?.link?.predecessor?;
+                (predecessor.id == id)
+                    .then_some(RecordedEnd { seq: predecessor.end_seq, offset: predecessor.end_offset })
+            }
+        }
+    }
+
+    /// What the manifest alone proves.
+    pub(super) fn proven_seq(&self) -> u64 {
+        self.manifest.durable_seq().max(self.manifest.cut.map_or(0, |cut| cut.end_seq))
+    }
+}
+
+impl Candidate {
+    fn read(id: u64, path: PathBuf, manifest: &Manifest) -> Result<Candidate> {
+        let file = File::open_read(&path)?;
+        let mut blocks = [[0; BLOCK_LEN]; 2];
+        let [identity_block, link_block] = &mut blocks;
+        file.read_at(identity_block, 0)?;
+        file.read_at(link_block, BLOCK_LEN as u64)?;
+        let identity = match Identity::decode(identity_block) {
+            Ok(identity) if identity.log_id == manifest.log_id && identity.id == id => Some(identity),
+            Err(Unreadable::Version(found)) => {
+                return Err(Error::UnsupportedVersion { path, found, supported: VERSION });
+            }
+            _ => None,
+        };
+        let link = identity.and_then(|identity| Link::decode(link_block, id, identity.salt));
+        Ok(Candidate { id, file_len: file.len()?, path, identity, link })
+    }
+
+    pub(super) fn identity_damage(&self, seqs: std::ops::Range<u64>) -> Damage {
+        Damage { path: self.path.clone(), bytes: 0..BLOCK_LEN as u64, seqs, kind: DamageKind::Identity }
+    }
+
+    pub(super) fn link_damage(&self, seqs: std::ops::Range<u64>) -> Damage {
+        let bytes = BLOCK_LEN as u64..2 * BLOCK_LEN as u64;
+        Damage { path: self.path.clone(), bytes, seqs, kind: DamageKind::Link }
+    }
+}
+
+/// Notes about files beside ours, which are left alone.
+fn foreign_files(paths: &Paths) -> Result<Vec<String>> {
+    let new_manifest = paths.new_manifest();
+    let ours: [&std::path::Path; 7] = [
+        &paths.segments,
+        &paths.checkpoints,
+        &paths.metadata,
+        &paths.lock,
+        &paths.readers,
+        &paths.manifest,
+        &new_manifest,
+    ];
+    let mut notes = Vec::new();
+    for dir in [&paths.dir, &paths.metadata] {
+        for path in file::list(dir)?.unwrap_or_default() {
+            if !ours.contains(&path.as_path()) {
+                notes.push(foreign(&path));
+            }
+        }
+    }
+    Ok(notes)
+}
+
+fn foreign(path: &std::path::Path) -> String {
+    format!("{} is not a file of the log, and was left alone", path.display())
+}

@@ -1,0 +1,153 @@
+//! The segment that is appended to, and what it takes to make a segment durable.
+
+use super::health::Health;
+use super::sealed::Segment;
+use crate::error::{Error, Result};
+use crate::sys::file::{File, ZeroChunk};
+use crate::sys::map::{Extent, WriteMap, Writer};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+
+/// The segment that is appended to. Owned by the cursor.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) writer: Writer,
+    pub(crate) segment: Arc<Segment>,
+    pub(crate) backing: Arc<Backing>,
+}
+
+/// A segment file that can be synced: the file, and the writable mapping that its dirty pages hang on.
+///
+/// All syncs of a file take the lock of its state, and record a failure as poison before they let go of it: the kernel reports a
+/// write error once for each open file, so whoever came second would be told that all is well.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    pub(crate) id: u64,
+    state: Mutex<SyncState>,
+    /// No further block will be added to the file: its capacity is final.
+    grown: AtomicBool,
+    pub(crate) extent: Arc<Extent>,
+    health: Arc<Health>,
+}
+
+#[derive(Debug)]
+struct SyncState {
+    /// None once the segment is sealed and synced: nothing is left to do.
+    open: Option<OpenFile>,
+    /// Bytes below are durable.
+    synced: u64,
+}
+
+#[derive(Debug)]
+struct OpenFile {
+    file: Arc<File>,
+    map: Arc<WriteMap>,
+}
+
+/// Whether a segment file has all of its blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Growth {
+    /// More blocks are being added.
+    Ongoing,
+    /// It has those that it will ever have.
+    Complete,
+}
+
+impl Backing {
+    /// The backing of `file`, of which the bytes below `synced` are durable.
+    pub(crate) fn new(
+        id: u64,
+        file: File,
+        writer: &Writer,
+        extent: &Arc<Extent>,
+        synced: u64,
+        growth: Growth,
+        health: &Arc<Health>,
+    ) -> Backing {
+        let open = Some(OpenFile { file: Arc::new(file), map: writer.map_handle() });
+        Backing {
+            id,
+            state: Mutex::new(SyncState { open, synced }),
+            grown: AtomicBool::new(growth == Growth::Complete),
+            extent: Arc::clone(extent),
+            health: Arc::clone(health),
+        }
+    }
+
+    /// Makes the bytes below `end`, which are published, durable: msync of what is new. After a failure the log is poisoned.
+    ///
+    /// A ranged msync writes the pages of its range; an fdatasync would also write every page that was populated ahead.
+    pub(crate) fn sync_to(&self, end: u64) -> Result<()> {
+        let mut state = self.state.lock();
+        let SyncState { open: Some(open), synced } = &mut *state else {
+            return self.already_synced();
+        };
+        if *synced >= end {
+            return Ok(());
+        }
+        self.guarded(|| open.map.sync(*synced..end))?;
+        *synced = end;
+        Ok(())
+    }
+
+    /// Makes a sealed segment durable, and lets go of its writable mapping and its file.
+    ///
+    /// The mapping goes first: syncing a file that is mapped writable and dirty costs three times as much.
+    pub(crate) fn sync_sealed(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        let Some(OpenFile { file, map }) = state.open.take() else {
+            return self.already_synced();
+        };
+        drop(map);
+        self.guarded(|| file.sync())
+    }
+
+    /// Adds blocks to the file up to `end`, and syncs them, so that appends may go there. Only the sync holds the lock, so that
+    /// appenders wait for it no longer than they must.
+    pub(crate) fn grow(&self, end: u64, chunk: ZeroChunk) -> Result<()> {
+        let start = self.extent.capacity();
+        let Some((file, map)) = self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map))) else {
+            return Ok(());
+        };
+        file.write_zeros(start, end, chunk)?;
+        {
+            let _state = self.state.lock();
+            self.guarded(|| file.sync())?;
+        }
+        map.populate(start..end);
+        self.extent.raise_capacity(end);
+        Ok(())
+    }
+
+    /// The file keeps the blocks that it has.
+    pub(crate) fn finish_growth(&self) {
+        self.grown.store(true, Ordering::Release); // with the Acquire in growth()
+    }
+
+    pub(crate) fn growth(&self) -> Growth {
+        if self.grown.load(Ordering::Acquire) {
+            Growth::Complete
+        } else {
+            Growth::Ongoing
+        }
+    }
+
+    /// The answer of a segment that has nothing left to sync: it was synced when it was let go of, or that failed.
+    fn already_synced(&self) -> Result<()> {
+        if self.health.is_poisoned() {
+            return Err(Error::Poisoned);
+        }
+        Ok(())
+    }
+
+    /// Runs one sync of the file. Called with the state locked.
+    fn guarded(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.already_synced()?;
+        let synced = sync();
+        if synced.is_err() {
+            self.health.poison();
+        }
+        synced
+    }
+}

@@ -1,0 +1,473 @@
+//! The appender: cursor, group sync, keeper and set, tied into the calls that append and sync.
+
+use super::batch::{Batch, Intake};
+use super::cursor::{Cursor, Pending, Room, Sealed, ALONE};
+use super::group_sync::{Claim, GroupSync, Leadership, Registration, Step};
+use super::reentry::{self, Place};
+use crate::error::{Error, Result};
+use crate::format::frame;
+use crate::format::manifest::Mark;
+use crate::options::{Ack, SyncPolicy};
+use crate::segment::active::Backing;
+use crate::segment::health::Health;
+use crate::segment::keeper::Keeper;
+use crate::segment::set::{Set, Slot, Slots};
+use crate::sys::clock;
+use crate::sys::lock::ReadersLease;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The write side of a log.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    cursor: Mutex<Cursor>,
+    /// Signalled when an entry was published that somebody waits for, when a cut was made, and when the log ended.
+    published: Condvar,
+    /// Signalled when appends may go on after a cut.
+    thawed: Condvar,
+    /// What readers see: the next seq and the epoch. Stored under the cursor's lock with Release, after the entry's bytes; loaded
+    /// with Acquire. A reader that needs both, or the segments that belong to them, loads them under the set's read lock: a cut
+    /// changes them under its write lock.
+    next_seq: AtomicU64,
+    epoch: AtomicU64,
+    pub(crate) set: Set,
+    pub(crate) keeper: Keeper,
+    pub(crate) group: GroupSync,
+    pub(crate) health: Arc<Health>,
+    lease: Arc<ReadersLease>,
+    intake: Intake,
+    policy: SyncPolicy,
+    number: usize,
+}
+
+/// What a new appender starts from.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) cursor: Cursor,
+    pub(crate) slots: Slots,
+    pub(crate) durable_seq: u64,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) writers_max: u32,
+    pub(crate) intake: Intake,
+    pub(crate) policy: SyncPolicy,
+    /// The log's number, for [`reentry`].
+    pub(crate) log: usize,
+}
+
+/// An append that was published.
+struct Appended {
+    claim: Claim,
+    /// It filled a bound of the batch policy.
+    fills_batch: bool,
+}
+
+/// What a sync has to cover.
+struct Target {
+    epoch: u64,
+    sealed: Vec<Sealed>,
+    active: Option<(Arc<Backing>, Mark)>,
+}
+
+/// What readers see at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) slots: Arc<Slots>,
+    pub(crate) next_seq: u64,
+    pub(crate) epoch: u64,
+}
+
+impl Appender {
+    pub(crate) fn new(start: Start, keeper: Keeper, health: Arc<Health>, lease: Arc<ReadersLease>) -> Appender {
+        Appender {
+            next_seq: AtomicU64::new(start.cursor.next_seq),
+            epoch: AtomicU64::new(start.cursor.epoch),
+            cursor: Mutex::new(start.cursor),
+            published: Condvar::new(),
+            thawed: Condvar::new(),
+            set: Set::new(start.slots),
+            keeper,
+            group: GroupSync::new(start.log, start.durable_seq, start.mark, start.writers_max),
+            health,
+            lease,
+            intake: start.intake,
+            policy: start.policy,
+            number: start.log,
+        }
+    }
+
+    /// The log's number, for [`reentry`].
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    #[inline]
+    pub(crate) fn next_seq(&self) -> u64 {
+        self.next_seq.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The live segments, and up to where they are published.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let slots = self.set.read();
+        Snapshot { slots: Arc::clone(&slots), next_seq: self.next_seq(), epoch: self.epoch.load(Ordering::Acquire) }
+    }
+
+    /// The cursor, whoever has it frozen: for those that change what is live.
+    pub(crate) fn cursor(&self) -> MutexGuard<'_, Cursor> {
+        self.cursor.lock()
+    }
+
+    // --- append ---
+
+    /// Appends a payload; its seq. Durable when it returns if `ack`, or else the policy, says so.
+    pub(crate) fn append(&self, raw: &[u8], ack: Option<Ack>) -> Result<u64> {
+        let payload = self.intake.payload(raw)?;
+        let now_ms = clock::now_ms();
+        self.append_frames(payload.frame_len(), ack, |cursor, durable_seq| {
+            cursor.push(&payload, ALONE, durable_seq, now_ms);
+        })
+        .map(|seqs| seqs.start)
+    }
+
+    /// Appends `len` bytes that `fill` writes into the mapping.
+    pub(crate) fn append_with(&self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<u64> {
+        self.intake.check_len(len)?;
+        let now_ms = clock::now_ms();
+        self.append_frames(frame::frame_len(len as u64), None, |cursor, durable_seq| {
+            let fill = |place: &mut [u8]| reentry::run_inside(self.number, Place::Fill, || fill(place));
+            cursor.push_with(len, durable_seq, now_ms, fill);
+        })
+        .map(|seqs| seqs.start)
+    }
+
+    /// Appends payloads that are recovered all together or not at all.
+    pub(crate) fn append_batch<'p>(&self, items: impl Iterator<Item = &'p [u8]>) -> Result<Range<u64>> {
+        let Batch { payloads, frames_len } = self.intake.batch(items)?;
+        let Some(last) = payloads.len().checked_sub(1) else {
+            self.health.check()?;
+            let next_seq = self.next_seq();
+            return Ok(next_seq..next_seq);
+        };
+        let now_ms = clock::now_ms();
+        let place = |index: usize| {
+            let first = if index == 0 { frame::FLAG_FIRST } else { 0 };
+            let last = if index == last { frame::FLAG_LAST } else { 0 };
+            first | last
+        };
+        self.append_frames(frames_len, None, |cursor, durable_seq| {
+            for (index, payload) in payloads.iter().enumerate() {
+                cursor.push(payload, place(index), durable_seq, now_ms);
+            }
+        })
+    }
+
+    /// Has `push` append `len` bytes of frames, and acks them; their seqs.
+    fn append_frames(
+        &self,
+        len: u64,
+        ack: Option<Ack>,
+        push: impl FnOnce(&mut Cursor, u64),
+    ) -> Result<Range<u64>> {
+        // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
+        let _writer = self.may_wait(ack).then(|| self.group.writer()).transpose()?;
+        let mut cursor = self.lock_with_room(len)?;
+        let first = cursor.next_seq;
+        push(&mut cursor, self.group.durable_seq());
+        let appended = self.publish(&mut cursor, ack);
+        drop(cursor);
+        let seqs = first..appended.claim.seq + 1;
+        let waits = match ack {
+            Some(ack) => ack == Ack::Durable,
+            None => self.policy == SyncPolicy::Immediate || appended.fills_batch,
+        };
+        if waits {
+            self.wait(appended.claim)?;
+        }
+        Ok(seqs)
+    }
+
+    /// Whether an append with this `ack` may have to wait for durability.
+    pub(crate) fn may_wait(&self, ack: Option<Ack>) -> bool {
+        match ack {
+            Some(ack) => ack == Ack::Durable,
+            None => matches!(self.policy, SyncPolicy::Immediate | SyncPolicy::Batch { .. }),
+        }
+    }
+
+    /// Gives what was pushed to readers.
+    #[inline]
+    fn publish(&self, cursor: &mut Cursor, ack: Option<Ack>) -> Appended {
+        self.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
+        if std::mem::take(&mut cursor.watched) {
+            self.published.notify_all();
+        }
+        if cursor.active.as_ref().is_some_and(|active| active.writer.published() >= cursor.prepare_at) {
+            cursor.prepare_at = u64::MAX;
+            self.keeper.want();
+        }
+        let fills_batch = match self.policy {
+            SyncPolicy::Batch { entries, bytes } if ack.is_none() => {
+                let full = cursor.pending.entries >= entries || cursor.pending.bytes >= bytes;
+                if full {
+                    cursor.pending = Pending::default();
+                }
+                full
+            }
+            _ => false,
+        };
+        Appended { claim: Claim { seq: cursor.next_seq - 1, epoch: cursor.epoch }, fills_batch }
+    }
+
+    /// Locks the cursor with room for `len` bytes of frames in the active segment.
+    #[inline]
+    fn lock_with_room(&self, len: u64) -> Result<MutexGuard<'_, Cursor>> {
+        let cursor = self.cursor.lock();
+        if !cursor.frozen && matches!(cursor.room_for(len), Room::Fits) {
+            self.health.check()?;
+            return Ok(cursor);
+        }
+        self.make_room(cursor, len)
+    }
+
+    /// Rotates, or waits for the keeper, until `len` bytes fit.
+    #[cold]
+    fn make_room<'a>(&'a self, mut cursor: MutexGuard<'a, Cursor>, len: u64) -> Result<MutexGuard<'a, Cursor>> {
+        let mut fresh_id = None;
+        loop {
+            self.health.check()?;
+            if cursor.frozen {
+                self.thawed.wait(&mut cursor);
+                continue;
+            }
+            match cursor.room_for(len) {
+                Room::Fits => return Ok(cursor),
+                Room::Growing(backing) => {
+                    let capacity = backing.extent.capacity();
+                    drop(cursor);
+                    self.keeper.wait_growth(&backing, capacity);
+                    cursor = self.cursor.lock();
+                }
+                Room::Full => {
+                    if let Some(active) = cursor.active.as_ref().filter(|active| Some(active.segment.id) == fresh_id) {
+                        // The segment was made for these frames, and the disk had no space for all of it.
+                        return Err(Error::NoSpace { path: active.segment.path.to_path_buf(), needed: len });
+                    }
+                    match self.keeper.take() {
+                        Some(prepared) => {
+                            fresh_id = Some(prepared.id());
+                            self.rotate_to(&mut cursor, prepared);
+                        }
+                        None => {
+                            drop(cursor);
+                            self.keeper.wait_prepared()?;
+                            cursor = self.cursor.lock();
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Seals the active segment and goes on in a prepared one. No system call.
+    fn rotate_to(&self, cursor: &mut Cursor, prepared: crate::segment::keeper::Prepared) {
+        self.seal_active(cursor);
+        let active = prepared.activate(cursor.next_seq, cursor.predecessor, &self.lease);
+        cursor.next_id = active.segment.id + 1;
+        cursor.prepare_at = active.segment.mapped_len / 2;
+        cursor.rotations += 1;
+        let slot = Slot::Segment { segment: Arc::clone(&active.segment), end: None };
+        Arc::make_mut(&mut self.set.write()).list.push(slot);
+        cursor.active = Some(active);
+    }
+
+    /// Ends the active segment; the next append makes another one active. A segment without a frame is dropped: the link of the next
+    /// one takes its place.
+    pub(crate) fn seal_active(&self, cursor: &mut Cursor) {
+        let Some((segment, end)) = cursor.seal() else {
+            return;
+        };
+        let mut slots = self.set.write();
+        let list = &mut Arc::make_mut(&mut slots).list;
+        if end.seq == segment.base_seq {
+            list.pop();
+            drop(slots);
+            self.keeper.retire(vec![segment]);
+            return;
+        }
+        if let Some(Slot::Segment { end: open_end, .. }) = list.last_mut() {
+            *open_end = Some(end);
+        }
+        drop(slots);
+        self.keeper.notice_sealed();
+    }
+
+    /// Drops the active segment if it holds no entry: a log that is closed keeps no empty file.
+    pub(crate) fn seal_if_empty(&self) {
+        let mut cursor = self.cursor.lock();
+        if !cursor.active_holds_entries() {
+            self.seal_active(&mut cursor);
+        }
+    }
+
+    // --- sync ---
+
+    /// What was appended so far, as a claim.
+    fn claim_all(&self) -> Claim {
+        let cursor = self.cursor.lock();
+        Claim { seq: cursor.next_seq - 1, epoch: cursor.epoch }
+    }
+
+    /// Makes all that was appended before the call durable; the durable seq.
+    pub(crate) fn sync(&self) -> Result<u64> {
+        self.health.check()?;
+        self.sync_published()
+    }
+
+    /// As [`sync`](Self::sync), also while the log is being closed.
+    pub(crate) fn sync_published(&self) -> Result<u64> {
+        let _registration = self.group.register();
+        match self.wait(self.claim_all()) {
+            // What a cut took away needs no sync, and the cut synced what it left.
+            Ok(()) | Err(Error::Truncated { .. }) => Ok(self.group.durable_seq()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A registered claim on `seq`, which was appended.
+    pub(crate) fn claim(&self, seq: u64) -> Result<(Registration<'_>, Claim)> {
+        let registration = self.group.register();
+        let cursor = self.cursor.lock();
+        if seq >= cursor.next_seq {
+            let (first_seq, next_seq) = (self.set.read().first_seq, cursor.next_seq);
+            return Err(Error::SeqOutOfRange { seq, first_seq, next_seq });
+        }
+        Ok((registration, Claim { seq, epoch: cursor.epoch }))
+    }
+
+    /// Waits until the claim, which the caller has registered, is durable; leads the sync if nobody does.
+    pub(crate) fn wait(&self, claim: Claim) -> Result<()> {
+        loop {
+            match self.group.wait(claim) {
+                Step::Done(result) => return result,
+                Step::Lead(leadership) => {
+                    let synced = self.sync_target();
+                    self.settle(synced, Some(leadership))?;
+                }
+            }
+        }
+    }
+
+    /// Makes everything published durable: sealed segments in order, then the active one. Ok: how far, and the epoch; None if there
+    /// was nothing.
+    ///
+    /// The leader syncs sealed segments itself if the keeper has not: it waits for no thread but one that syncs the same file.
+    fn sync_target(&self) -> Result<Option<(u64, Mark)>> {
+        let Target { epoch, sealed, active } = self.target();
+        let mut mark = None;
+        for segment in &sealed {
+            segment.backing.sync_sealed()?;
+            mark = Some(segment.end);
+        }
+        if let Some((backing, end)) = active {
+            backing.sync_to(end.offset)?;
+            mark = Some(end);
+        }
+        Ok(mark.map(|mark| (epoch, mark)))
+    }
+
+    fn target(&self) -> Target {
+        let mut cursor = self.cursor.lock();
+        cursor.pending = Pending::default();
+        let active = cursor.active.as_ref().map(|active| Arc::clone(&active.backing));
+        let active = active.zip(cursor.end()).filter(|(backing, end)| backing.id == end.segment);
+        Target { epoch: cursor.epoch, sealed: cursor.unsynced.iter().cloned().collect(), active }
+    }
+
+    /// Tells who waits how a sync went.
+    fn settle(&self, synced: Result<Option<(u64, Mark)>>, leadership: Option<Leadership<'_>>) -> Result<()> {
+        match synced {
+            Ok(Some((epoch, mark))) => {
+                let advanced = self.group.advance(epoch, mark, leadership);
+                // Only now: a leader that finds no segment to sync must find the durable seq moved.
+                self.forget_synced(mark.segment);
+                if advanced {
+                    self.keeper.notice_durable();
+                }
+                Ok(())
+            }
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.group.fail(leadership);
+                self.wake_followers();
+                Err(error)
+            }
+        }
+    }
+
+    /// Sealed segments up to `id` are durable.
+    fn forget_synced(&self, id: u64) {
+        let mut cursor = self.cursor.lock();
+        while cursor.unsynced.front().is_some_and(|front| front.end.segment <= id) {
+            cursor.unsynced.pop_front();
+        }
+    }
+
+    /// The keeper's part: makes sealed segments durable, in order, one after the other.
+    pub(crate) fn sync_sealed(&self) {
+        loop {
+            let (epoch, front) = {
+                let cursor = self.cursor.lock();
+                (cursor.epoch, cursor.unsynced.front().cloned())
+            };
+            let Some(sealed) = front else {
+                return;
+            };
+            let synced = sealed.backing.sync_sealed();
+            if self.settle(synced.map(|()| Some((epoch, sealed.end))), None).is_err() {
+                return;
+            }
+        }
+    }
+
+    // --- cuts, for the upkeep ---
+
+    /// Has readers see `next_seq` and `epoch` of the cursor, with the slots that belong to them.
+    pub(crate) fn show_cut(&self, cursor: &Cursor, slots: Slots) -> Arc<Slots> {
+        let mut shown = self.set.write();
+        self.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
+        self.epoch.store(cursor.epoch, Ordering::Release); // with the Acquire in snapshot()
+        std::mem::replace(&mut shown, Arc::new(slots))
+    }
+
+    /// Appends go on after a cut.
+    pub(crate) fn thaw(&self) {
+        self.cursor.lock().frozen = false;
+        self.thawed.notify_all();
+        self.wake_followers();
+    }
+
+    // --- waiting readers ---
+
+    /// Waits until `seq` may have been published, something was cut, or the log ended; false if the deadline passed.
+    pub(crate) fn wait_published(&self, seq: u64, epoch: u64, deadline: Instant) -> bool {
+        let mut cursor = self.cursor.lock();
+        if cursor.next_seq > seq || cursor.epoch != epoch || self.health.check().is_err() {
+            return true;
+        }
+        cursor.watched = true;
+        !self.published.wait_until(&mut cursor, deadline).timed_out()
+    }
+
+    /// Wakes who waits for entries: something else happened.
+    pub(crate) fn wake_followers(&self) {
+        // The lock: who has just looked, and is about to wait, must not miss it.
+        drop(self.cursor.lock());
+        self.published.notify_all();
+        self.thawed.notify_all();
+    }
+}

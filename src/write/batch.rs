@@ -1,0 +1,82 @@
+//! What is done to payloads before the lock: sizes checked, compressed, checksummed.
+
+use crate::error::{Error, Result};
+use crate::format::{crc, frame, segment};
+use crate::options::{Compression, Options};
+use std::borrow::Cow;
+
+/// The limits and the compression of a log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Intake {
+    entry_max: u32,
+    /// Bytes that a segment has for frames.
+    room: u64,
+    compression: Compression,
+}
+
+/// A payload as it will be stored.
+#[derive(Debug)]
+pub(crate) struct Payload<'p> {
+    pub(crate) stored: Cow<'p, [u8]>,
+    pub(crate) crc: u32,
+    /// [`frame::FLAG_LZ4`] or nothing.
+    pub(crate) flags: u8,
+}
+
+impl Payload<'_> {
+    pub(crate) fn frame_len(&self) -> u64 {
+        frame::frame_len(self.stored.len() as u64)
+    }
+}
+
+/// Payloads that are appended together.
+#[derive(Debug)]
+pub(crate) struct Batch<'p> {
+    pub(crate) payloads: Vec<Payload<'p>>,
+    /// Bytes of all frames.
+    pub(crate) frames_len: u64,
+}
+
+impl Intake {
+    pub(crate) fn new(options: &Options) -> Intake {
+        Intake {
+            entry_max: options.entry_max(),
+            room: options.segment_size - segment::FRAMES_OFFSET,
+            compression: options.compression,
+        }
+    }
+
+    /// Checks a payload's length in bytes.
+    #[inline]
+    pub(crate) fn check_len(&self, len: usize) -> Result<()> {
+        if len as u64 > u64::from(self.entry_max) {
+            return Err(Error::EntryTooLarge { len: len as u64, max: u64::from(self.entry_max) });
+        }
+        Ok(())
+    }
+
+    /// Prepares one payload.
+    #[inline]
+    pub(crate) fn payload<'p>(&self, raw: &'p [u8]) -> Result<Payload<'p>> {
+        self.check_len(raw.len())?;
+        if let Compression::Lz4 { min_size } = self.compression {
+            if raw.len() as u64 >= u64::from(min_size) {
+                if let Some(stored) = frame::compress(raw) {
+                    let crc = crc::crc32c(&stored);
+                    return Ok(Payload { stored: stored.into(), crc, flags: frame::FLAG_LZ4 });
+                }
+            }
+        }
+        Ok(Payload { stored: raw.into(), crc: crc::crc32c(raw), flags: 0 })
+    }
+
+    /// Prepares a batch from `items`, each of which is asked for its bytes once.
+    pub(crate) fn batch<'p>(&self, items: impl Iterator<Item = &'p [u8]>) -> Result<Batch<'p>> {
+        let payloads = items.map(|raw| self.payload(raw)).collect::<Result<Vec<_>>>()?;
+        let frames_len = payloads.iter().map(Payload::frame_len).sum();
+        if frames_len > self.room {
+            return Err(Error::BatchTooLarge { len: frames_len, max: self.room });
+        }
+        Ok(Batch { payloads, frames_len })
+    }
+}

@@ -1,0 +1,493 @@
+//! Group commit: one thread leads a sync, whoever arrives meanwhile waits, and the next leader covers them all.
+//!
+//! This file holds who waits for what and how each wait ends; the sync itself is the leader's business. Every wait ends in one of
+//! four ways: the entry is durable; a cut or reset took it away (`Truncated`); a sync failed (`Poisoned`); the log was closed.
+//!
+//! A claim is a seq and the epoch in which it was given. A cut raises the epoch, and from then on the same seq can be given again:
+//! a claim from before is judged by the lowest cut since, and a sync that began before moves nothing.
+
+use super::reentry::{self, Place};
+use crate::error::{Error, Result};
+use crate::format::manifest::Mark;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// What is called when an entry is durable, or never will be.
+pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
+
+/// Who waits for durability.
+#[derive(Debug)]
+pub(crate) struct GroupSync {
+    state: Mutex<State>,
+    /// Signalled when a sync ended, a cut was made or the log ended.
+    changed: Condvar,
+    /// Signalled when a permit is given back.
+    freed: Condvar,
+    /// Copy of `State::durable_seq`: stored under the state's lock with Release, after the sync; read with Acquire.
+    durable_seq: AtomicU64,
+    writers_max: u32,
+    /// The log's number, for its callbacks.
+    log: usize,
+}
+
+struct State {
+    /// Somebody leads a sync.
+    leading: bool,
+    epoch: u64,
+    durable_seq: u64,
+    /// Where `durable_seq` ends. None: nothing of the live log is durable.
+    mark: Option<Mark>,
+    /// The cuts that somebody's claim may still be judged by, in order; of two, the later one is higher, for a lower one judges
+    /// all that the earlier one did.
+    cuts: Vec<CutMade>,
+    /// How many claims, waiting or about to be made, began in which epoch.
+    claims: BTreeMap<u64, u32>,
+    writers: u32,
+    callbacks: BTreeMap<u64, Vec<Callback>>,
+    ended: Option<Ended>,
+    syncs: u64,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State").field("epoch", &self.epoch).field("durable_seq", &self.durable_seq).finish_non_exhaustive()
+    }
+}
+
+/// A cut, as claims from before see it.
+#[derive(Debug, Clone, Copy)]
+struct CutMade {
+    /// The epoch that it began.
+    epoch: u64,
+    /// Claims above this seq are gone.
+    last_kept: u64,
+    /// Where the log goes on.
+    resume: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Poisoned,
+    Closed,
+}
+
+impl Ended {
+    fn error(self) -> Error {
+        match self {
+            Ended::Poisoned => Error::Poisoned,
+            Ended::Closed => Error::Closed,
+        }
+    }
+}
+
+/// A seq in the epoch in which it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) seq: u64,
+    pub(crate) epoch: u64,
+}
+
+/// Keeps the cuts that claims of one epoch, or a later one, are judged by.
+#[derive(Debug)]
+pub(crate) struct Registration<'g> {
+    group: &'g GroupSync,
+    epoch: u64,
+    counts_as_writer: bool,
+}
+
+impl Drop for Registration<'_> {
+    fn drop(&mut self) {
+        let mut state = self.group.state.lock();
+        state.unregister(self.epoch);
+        if self.counts_as_writer {
+            state.writers -= 1;
+            self.group.freed.notify_one();
+        }
+    }
+}
+
+/// What a leader found.
+pub(crate) enum Step<'g> {
+    /// The wait is over.
+    Done(Result<()>),
+    /// The caller leads: it syncs, and hands the leadership to [`GroupSync::advance`] or [`GroupSync::fail`].
+    Lead(Leadership<'g>),
+}
+
+/// The right to sync, held by one thread at a time.
+pub(crate) struct Leadership<'g> {
+    group: &'g GroupSync,
+}
+
+impl Leadership<'_> {
+    /// Gives it up in one go with what the sync changed: no other leader starts before it sees that.
+    fn give_up_locked(self, state: &mut State) {
+        state.leading = false;
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Leadership<'_> {
+    fn drop(&mut self) {
+        self.group.state.lock().leading = false;
+        self.group.changed.notify_all();
+    }
+}
+
+impl GroupSync {
+    /// A group for a log that is durable up to `durable_seq`, which ends at `mark`.
+    pub(crate) fn new(log: usize, durable_seq: u64, mark: Option<Mark>, writers_max: u32) -> GroupSync {
+        GroupSync {
+            state: Mutex::new(State {
+                leading: false,
+                epoch: 0,
+                durable_seq,
+                mark,
+                cuts: Vec::new(),
+                claims: BTreeMap::new(),
+                writers: 0,
+                callbacks: BTreeMap::new(),
+                ended: None,
+                syncs: 0,
+            }),
+            changed: Condvar::new(),
+            freed: Condvar::new(),
+            durable_seq: AtomicU64::new(durable_seq),
+            writers_max,
+            log,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn durable_seq(&self) -> u64 {
+        self.durable_seq.load(Ordering::Acquire) // with the Release in set_durable_locked
+    }
+
+    pub(crate) fn mark(&self) -> Option<Mark> {
+        self.state.lock().mark
+    }
+
+    /// Syncs that returned Ok.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.state.lock().syncs
+    }
+
+    /// Waits until fewer than the allowed number of callers wait for durability, and counts as one of them until it is dropped.
+    pub(crate) fn writer(&self) -> Result<Registration<'_>> {
+        let mut state = self.state.lock();
+        while state.writers >= self.writers_max && state.ended.is_none() {
+            self.freed.wait(&mut state);
+        }
+        if let Some(ended) = state.ended {
+            return Err(ended.error());
+        }
+        state.writers += 1;
+        Ok(self.register_locked(&mut state, true))
+    }
+
+    /// Has claims of the present epoch judged rightly until it is dropped.
+    pub(crate) fn register(&self) -> Registration<'_> {
+        self.register_locked(&mut self.state.lock(), false)
+    }
+
+    fn register_locked(&self, state: &mut State, counts_as_writer: bool) -> Registration<'_> {
+        Registration { group: self, epoch: state.register(), counts_as_writer }
+    }
+
+    /// As [`register`](Self::register), for those who cannot hold a borrow: to be paired with [`leave`](Self::leave).
+    pub(crate) fn enter(&self) -> u64 {
+        self.state.lock().register()
+    }
+
+    pub(crate) fn leave(&self, epoch: u64) {
+        self.state.lock().unregister(epoch);
+    }
+
+    /// Waits until the claim is settled, or until there is a sync to lead.
+    pub(crate) fn wait(&self, claim: Claim) -> Step<'_> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(result) = state.judge(claim) {
+                return Step::Done(result);
+            }
+            if !state.leading {
+                state.leading = true;
+                return Step::Lead(Leadership { group: self });
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Waits until something changes, or until the deadline; false if that has passed.
+    pub(crate) fn wait_change(&self, durable_seq: u64, epoch: u64, deadline: Instant) -> bool {
+        let mut state = self.state.lock();
+        if state.durable_seq > durable_seq || state.epoch != epoch || state.ended.is_some() {
+            return true;
+        }
+        !self.changed.wait_until(&mut state, deadline).timed_out()
+    }
+
+    /// How a claim stands now, if it is settled.
+    #[cfg(test)]
+    fn judge(&self, claim: Claim) -> Option<Result<()>> {
+        self.state.lock().judge(claim)
+    }
+
+    /// The error of a claim that a cut took, if one did.
+    pub(crate) fn check_cuts(&self, claim: Claim) -> Result<()> {
+        self.state.lock().check_cuts(claim)
+    }
+
+    /// A sync that covers the log up to `mark` returned Ok; it began in `epoch`. Returns whether the durable seq moved.
+    pub(crate) fn advance(&self, epoch: u64, mark: Mark, leadership: Option<Leadership<'_>>) -> bool {
+        let mut state = self.state.lock();
+        state.syncs += 1;
+        if let Some(leadership) = leadership {
+            leadership.give_up_locked(&mut state);
+        }
+        if state.epoch != epoch || mark.seq <= state.durable_seq {
+            self.changed.notify_all();
+            return false;
+        }
+        state.mark = Some(mark);
+        self.set_durable_locked(&mut state, mark.seq);
+        let due = state.take_callbacks(..=mark.seq);
+        self.settle(state, due, || Ok(()));
+        true
+    }
+
+    /// A sync failed: nothing that is not durable yet ever will be.
+    pub(crate) fn fail(&self, leadership: Option<Leadership<'_>>) {
+        self.end(Ended::Poisoned, leadership);
+    }
+
+    /// The log was closed: what is not settled by now never will be.
+    pub(crate) fn close(&self) {
+        self.end(Ended::Closed, None);
+    }
+
+    fn end(&self, ended: Ended, leadership: Option<Leadership<'_>>) {
+        let mut state = self.state.lock();
+        if let Some(leadership) = leadership {
+            leadership.give_up_locked(&mut state);
+        }
+        state.ended.get_or_insert(ended);
+        let due = state.take_callbacks(..);
+        self.freed.notify_all();
+        self.settle(state, due, || Err(ended.error()));
+    }
+
+    /// Entries above `last_kept` are gone; the log goes on at `resume`, and is durable up to `resume - 1`, which ends at `mark`.
+    /// Begins `epoch`. Returns the callbacks to settle once no lock is held.
+    pub(crate) fn cut(&self, epoch: u64, last_kept: u64, resume: u64, mark: Option<Mark>) -> CutCallbacks {
+        let mut state = self.state.lock();
+        state.epoch = epoch;
+        if !state.claims.is_empty() {
+            state.cuts.retain(|cut| cut.last_kept < last_kept);
+            state.cuts.push(CutMade { epoch, last_kept, resume });
+        }
+        state.mark = mark;
+        self.set_durable_locked(&mut state, resume - 1);
+        let gone = state.take_callbacks(last_kept + 1..);
+        let durable = state.take_callbacks(..);
+        self.changed.notify_all();
+        CutCallbacks { gone, durable, resume }
+    }
+
+    /// Settles what a cut took away. Called with no lock held.
+    pub(crate) fn settle_cut(&self, callbacks: CutCallbacks) {
+        let CutCallbacks { gone, durable, resume } = callbacks;
+        self.call(gone, || Err(Error::Truncated { first_seq: resume }));
+        self.call(durable, || Ok(()));
+    }
+
+    /// Segments below `first_segment` were dropped, and with them the entries up to `seq`, which count as durable.
+    pub(crate) fn drop_before(&self, first_segment: u64, seq: u64) {
+        let mut state = self.state.lock();
+        state.mark = state.mark.filter(|mark| mark.segment >= first_segment);
+        if seq > state.durable_seq {
+            self.set_durable_locked(&mut state, seq);
+            let due = state.take_callbacks(..=seq);
+            self.settle(state, due, || Ok(()));
+        }
+    }
+
+    fn set_durable_locked(&self, state: &mut State, seq: u64) {
+        state.durable_seq = seq;
+        self.durable_seq.store(seq, Ordering::Release); // with the Acquire in durable_seq()
+    }
+
+    /// Registers a callback, or calls it at once if its claim is settled.
+    pub(crate) fn on_durable(&self, claim: Claim, callback: Callback) {
+        let mut state = self.state.lock();
+        match state.judge(claim) {
+            None => state.callbacks.entry(claim.seq).or_default().push(callback),
+            Some(result) => {
+                drop(state);
+                self.call(vec![callback], || match &result {
+                    Ok(()) => Ok(()),
+                    Err(Error::Truncated { first_seq }) => Err(Error::Truncated { first_seq: *first_seq }),
+                    Err(error) => Err(error.duplicate()),
+                });
+            }
+        }
+    }
+
+    /// Calls a callback whose seq was never given.
+    pub(crate) fn call_now(&self, callback: Callback, error: Error) {
+        let mut error = Some(error);
+        let once = move |_| callback(error.take().map_or(Ok(()), Err));
+        self.call(vec![Box::new(once)], || Ok(()));
+    }
+
+    /// Wakes who waits, and calls what is due with no lock held.
+    fn settle(&self, state: MutexGuard<'_, State>, due: Vec<Callback>, result: impl Fn() -> Result<()>) {
+        self.changed.notify_all();
+        drop(state);
+        self.call(due, result);
+    }
+
+    fn call(&self, callbacks: Vec<Callback>, result: impl Fn() -> Result<()>) {
+        for callback in callbacks {
+            let call = || reentry::run_inside(self.log, Place::Callback, || callback(result()));
+            // The panic was reported by the panic hook; it is the callback's own, and the log goes on.
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+        }
+    }
+}
+
+/// The callbacks that a cut settles.
+#[must_use]
+pub(crate) struct CutCallbacks {
+    gone: Vec<Callback>,
+    durable: Vec<Callback>,
+    resume: u64,
+}
+
+impl State {
+    /// Has cuts from now on remembered; the epoch to [`unregister`](Self::unregister) with.
+    fn register(&mut self) -> u64 {
+        *self.claims.entry(self.epoch).or_insert(0) += 1;
+        self.epoch
+    }
+
+    fn unregister(&mut self, epoch: u64) {
+        if let Some(count) = self.claims.get_mut(&epoch) {
+            *count -= 1;
+            if *count == 0 {
+                self.claims.remove(&epoch);
+            }
+        }
+        let oldest = self.claims.keys().next().copied().unwrap_or(u64::MAX);
+        self.cuts.retain(|cut| cut.epoch > oldest);
+    }
+
+    fn check_cuts(&self, claim: Claim) -> Result<()> {
+        let since = self.cuts.iter().filter(|cut| cut.epoch > claim.epoch);
+        match since.min_by_key(|cut| cut.last_kept) {
+            Some(cut) if claim.seq > cut.last_kept => Err(Error::Truncated { first_seq: cut.resume }),
+            _ => Ok(()),
+        }
+    }
+
+    fn judge(&self, claim: Claim) -> Option<Result<()>> {
+        if let Err(truncated) = self.check_cuts(claim) {
+            return Some(Err(truncated));
+        }
+        if claim.seq <= self.durable_seq {
+            return Some(Ok(()));
+        }
+        self.ended.map(|ended| Err(ended.error()))
+    }
+
+    fn take_callbacks(&mut self, seqs: impl std::ops::RangeBounds<u64>) -> Vec<Callback> {
+        let due: Vec<u64> = self.callbacks.range(seqs).map(|(&seq, _)| seq).collect();
+        due.iter().filter_map(|seq| self.callbacks.remove(seq)).flatten().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group() -> GroupSync {
+        GroupSync::new(0, 0, None, 8)
+    }
+
+    fn mark(seq: u64) -> Mark {
+        Mark { seq, segment: 1, offset: 128 + 8 * seq }
+    }
+
+    fn claim(seq: u64, epoch: u64) -> Claim {
+        Claim { seq, epoch }
+    }
+
+    fn truncated_at(group: &GroupSync, claim: Claim) -> Option<u64> {
+        match group.judge(claim) {
+            Some(Err(Error::Truncated { first_seq })) => Some(first_seq),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_stale_sync_moves_nothing() {
+        let group = group();
+        assert!(group.advance(0, mark(50), None));
+        group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
+        assert!(!group.advance(0, mark(100), None), "it began before the cut");
+        assert_eq!(group.durable_seq(), 50);
+        assert!(group.judge(claim(51, 1)).is_none());
+    }
+
+    #[test]
+    fn a_claim_is_judged_by_the_lowest_cut_since() {
+        let group = group();
+        let _keeps_cuts = group.register();
+        for (epoch, cut) in [(1, 50), (2, 30), (3, 80)] {
+            group.settle_cut(group.cut(epoch, cut, cut + 1, Some(mark(cut))));
+        }
+        assert_eq!(truncated_at(&group, claim(60, 0)), Some(31));
+        assert_eq!(truncated_at(&group, claim(31, 1)), Some(31));
+        assert_eq!(truncated_at(&group, claim(60, 2)), None, "60 was below the cut at 80");
+        assert_eq!(truncated_at(&group, claim(90, 2)), Some(81));
+        assert!(matches!(group.judge(claim(30, 0)), Some(Ok(()))));
+    }
+
+    #[test]
+    fn cuts_are_forgotten_with_the_last_claim_from_before() {
+        let group = group();
+        let old = group.register();
+        for epoch in 1..=100 {
+            group.settle_cut(group.cut(epoch, epoch, epoch + 1, None));
+        }
+        assert_eq!(group.state.lock().cuts.len(), 100);
+        let new = group.register();
+        drop(old);
+        assert!(group.state.lock().cuts.is_empty());
+        drop(new);
+    }
+
+    #[test]
+    fn callbacks_are_called_once_whatever_happens() {
+        let group = group();
+        let (send, receive) = std::sync::mpsc::channel();
+        let register = |seq| {
+            let send = send.clone();
+            let epoch = group.state.lock().epoch;
+            group.on_durable(claim(seq, epoch), Box::new(move |result| send.send((seq, result.is_ok())).unwrap()));
+        };
+        (1..=5).for_each(register);
+        group.advance(0, mark(2), None);
+        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(1, true), (2, true)]);
+        register(1);
+        assert_eq!(receive.try_recv().unwrap(), (1, true));
+        group.settle_cut(group.cut(1, 4, 5, Some(mark(4))));
+        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(5, false), (3, true), (4, true)]);
+        register(6);
+        group.fail(None);
+        group.close();
+        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(6, false)]);
+    }
+}

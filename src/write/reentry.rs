@@ -1,0 +1,76 @@
+//! User code that runs inside a call on the log: what it may not do, and how it finds out.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Which log's user code the thread is in, by the log's number, and where it was called from.
+type Inside = (usize, Place);
+
+/// Where user code is called from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// `append_with`'s fill: the cursor's lock is held, so every call on the log would wait for itself.
+    Fill,
+    /// An `on_durable` callback: the log's own threads run it, so it may not wait for what they do.
+    Callback,
+}
+
+thread_local! {
+    static INSIDE: Cell<Option<Inside>> = const { Cell::new(None) };
+}
+
+/// A number for a log, in this process.
+pub(crate) fn new_log() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// Runs `code` as user code of the log with number `log`. Left also by a panic.
+pub(crate) fn run_inside<T>(log: usize, place: Place, code: impl FnOnce() -> T) -> T {
+    struct Leave(Option<Inside>);
+    impl Drop for Leave {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let _leave = Leave(INSIDE.replace(Some((log, place))));
+    code()
+}
+
+/// # Panics
+/// If the thread is in `append_with`'s fill of this log.
+#[inline]
+pub(crate) fn check_call(log: usize) {
+    if INSIDE.get() == Some((log, Place::Fill)) {
+        panic!("append_with's fill called the log that it is filling an entry of");
+    }
+}
+
+/// # Panics
+/// If the thread is in user code of this log, which may not wait.
+#[inline]
+pub(crate) fn check_wait(log: usize) {
+    check_call(log);
+    if INSIDE.get() == Some((log, Place::Callback)) {
+        panic!("an on_durable callback may not wait on its log: hand the work to another thread");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+
+    #[test]
+    fn user_code_may_not_wait_on_its_own_log() {
+        run_inside(1, Place::Callback, || {
+            check_call(1);
+            check_wait(2);
+            assert!(catch_unwind(|| check_wait(1)).is_err());
+            let panicked = catch_unwind(AssertUnwindSafe(|| run_inside(2, Place::Fill, || check_call(2))));
+            assert!(panicked.is_err());
+            check_call(2);
+        });
+        check_wait(1);
+    }
+}

@@ -1,0 +1,165 @@
+//! What every user does: append, sync, read, truncate, close, open again.
+
+use maplog::{Ack, Compression, Error, Log, Options, SegmentState, SyncPolicy};
+use std::time::Duration;
+
+fn manual() -> Options {
+    Options::new().segment_size(16 << 10).sync_policy(SyncPolicy::Manual)
+}
+
+fn payload(seq: u64) -> Vec<u8> {
+    format!("entry {seq} ").into_bytes().repeat((seq % 7 + 1) as usize)
+}
+
+fn fill(log: &Log, seqs: std::ops::Range<u64>) {
+    for seq in seqs {
+        assert_eq!(log.append(&payload(seq)).unwrap(), seq);
+    }
+}
+
+fn check(log: &Log, seqs: std::ops::Range<u64>) {
+    let view = log.view();
+    assert_eq!((view.first_seq(), view.next_seq()), (seqs.start, seqs.end));
+    let forward: Vec<_> = view.iter().map(|entry| entry.unwrap()).collect();
+    assert_eq!(forward.len() as u64, seqs.end - seqs.start);
+    for (entry, seq) in forward.iter().zip(seqs.clone()) {
+        assert_eq!((entry.seq(), entry.payload()), (seq, &payload(seq)[..]));
+    }
+    let backward: Vec<_> = view.iter().rev().map(|entry| entry.unwrap().seq()).collect();
+    assert_eq!(backward, seqs.clone().rev().collect::<Vec<_>>());
+    for seq in seqs {
+        assert_eq!(view.get(seq).unwrap().unwrap().payload(), payload(seq));
+    }
+}
+
+#[test]
+fn entries_come_back_in_order_across_rotation_close_and_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = manual().open(dir.path()).unwrap();
+    fill(&log, 1..1001);
+    check(&log, 1..1001);
+    assert!(log.segments().len() > 3);
+    log.close().unwrap();
+    let log = manual().open(dir.path()).unwrap();
+    assert!(log.recovery().clean, "{}", log.recovery());
+    assert_eq!(log.recovery().entries_scanned, 0);
+    check(&log, 1..1001);
+    fill(&log, 1001..2001);
+    check(&log, 1..2001);
+    assert!(log.validate().unwrap().is_intact());
+}
+
+#[test]
+fn the_default_acks_what_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Options::new().segment_size(64 << 10).open(dir.path()).unwrap();
+    let seq = log.append(b"x").unwrap();
+    assert_eq!(log.durable_seq(), seq);
+    let seqs = log.append_batch(["a", "b", "c"]).unwrap();
+    assert_eq!((seqs.clone(), log.durable_seq()), (2..5, 4));
+    let seq = log.append_as(b"later", Ack::Buffered).unwrap();
+    assert_eq!(log.durable_seq(), seq - 1);
+    log.wait_durable(seq).unwrap();
+    assert_eq!(log.durable_seq(), seq);
+    assert!(matches!(log.wait_durable(seq + 1), Err(Error::SeqOutOfRange { .. })));
+}
+
+#[test]
+fn policies_sync_when_they_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let batch = SyncPolicy::Batch { entries: 3, bytes: 1000 };
+    let log = manual().sync_policy(batch).open(dir.path().join("batch")).unwrap();
+    log.append(b"1").unwrap();
+    log.append(b"2").unwrap();
+    assert_eq!(log.durable_seq(), 0);
+    log.append(b"3").unwrap();
+    assert_eq!(log.durable_seq(), 3);
+    log.append(&[0; 1000]).unwrap();
+    assert_eq!(log.durable_seq(), 4);
+
+    let interval = SyncPolicy::Interval(Duration::from_millis(5));
+    let log = manual().sync_policy(interval).open(dir.path().join("interval")).unwrap();
+    log.append(b"1").unwrap();
+    let mut follower = log.follow_durable(1).unwrap();
+    assert_eq!(follower.next_timeout(Duration::from_secs(10)).unwrap().unwrap().seq(), 1);
+
+    let log = manual().open(dir.path().join("manual")).unwrap();
+    log.append(b"1").unwrap();
+    assert_eq!(log.durable_seq(), 0);
+    assert_eq!(log.sync().unwrap(), 1);
+}
+
+#[test]
+fn truncations_take_what_they_say_and_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = manual().open(dir.path()).unwrap();
+    fill(&log, 1..1001);
+    let first = log.truncate_before(500).unwrap();
+    assert!(first > 1 && first <= 500);
+    check(&log, first..1001);
+    log.truncate_after(700).unwrap();
+    check(&log, first..701);
+    assert_eq!(log.durable_seq(), 700);
+    fill(&log, 701..900);
+    check(&log, first..900);
+    log.close().unwrap();
+    let log = manual().open(dir.path()).unwrap();
+    check(&log, first..900);
+    log.truncate_after(first - 1).unwrap();
+    check(&log, first..first);
+    fill(&log, first..first + 10);
+    log.reset(5000).unwrap();
+    check(&log, 5000..5000);
+    fill(&log, 5000..5010);
+    log.rotate().unwrap();
+    assert_eq!(log.segments().last().unwrap().state, SegmentState::Sealed);
+    fill(&log, 5010..5020);
+    drop(log);
+    let log = manual().open(dir.path()).unwrap();
+    check(&log, 5000..5020);
+}
+
+#[test]
+fn a_copy_of_the_files_at_any_moment_opens_with_all_that_was_appended() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = manual().open(dir.path().join("log")).unwrap();
+    for round in 0..10 {
+        fill(&log, round * 100 + 1..round * 100 + 101);
+        let copy = dir.path().join(format!("copy{round}"));
+        copy_dir(&dir.path().join("log"), &copy);
+        let copied = manual().open(&copy).unwrap();
+        assert!(!copied.recovery().clean);
+        check(&copied, 1..round * 100 + 101);
+        fill(&copied, round * 100 + 101..round * 100 + 201);
+        check(&copied, 1..round * 100 + 201);
+    }
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy_dir(&path, &target);
+        } else {
+            std::fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn compressed_entries_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = manual().compression(Compression::Lz4 { min_size: 64 });
+    let log = options.clone().open(dir.path()).unwrap();
+    let text = b"again and again ".repeat(100);
+    log.append(&text).unwrap();
+    log.append(b"short").unwrap();
+    assert!(log.stats().bytes_appended < 200);
+    drop(log);
+    let log = options.open(dir.path()).unwrap();
+    assert_eq!(log.get(1).unwrap().unwrap().payload(), text);
+    assert_eq!(log.get(2).unwrap().unwrap().payload(), b"short");
+    assert!(log.get(3).unwrap().is_none());
+}
