@@ -228,7 +228,8 @@ mod tests {
         let ok = |o: Options| o.validate().is_ok();
         let o = Options::new;
         assert!(ok(o()));
-        for (size, legal) in [(4096, false), (8192, true), (8193, false), (4 << 30, true), ((4u64 << 30) + 4096, false)] {
+        for (size, legal) in [(4096, false), (8192, true), (8193, false), (4 << 30, true), ((4u64 << 30) + 4096, false)]
+        {
             assert_eq!(ok(o().segment_size(size)), legal, "{size}");
         }
         for (max, legal) in [(0, false), (1, true), (8192 - 160, true), (8192 - 159, false)] {

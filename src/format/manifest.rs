@@ -3,7 +3,9 @@
 //!
 //! The slot with the higher generation counts. The writer overwrites the invalid or the older slot first.
 
-use super::{check_block, frame, put_u32, put_u64, seal_block, segment, u32_at, u64_at, Unreadable, SEQ_LIMIT, VERSION};
+use super::{
+    check_block, frame, put_u32, put_u64, seal_block, segment, u32_at, u64_at, Unreadable, SEQ_LIMIT, VERSION,
+};
 use segment::LogId;
 use std::ops::Range;
 

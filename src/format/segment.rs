@@ -129,7 +129,10 @@ impl Link {
         let link = Link { base_seq: u64_at(block, BASE_SEQ), predecessor, salt };
         let legal = (1..SEQ_LIMIT).contains(&link.base_seq)
             && predecessor.map_or(true, |p| {
-                p.id < id && p.end_seq < link.base_seq && p.end_offset >= FRAMES_OFFSET && p.end_offset % super::frame::ALIGN == 0
+                p.id < id
+                    && p.end_seq < link.base_seq
+                    && p.end_offset >= FRAMES_OFFSET
+                    && p.end_offset % super::frame::ALIGN == 0
             });
         legal.then_some(link)
     }

@@ -163,10 +163,7 @@ mod tests {
         }
         assert_eq!(next, at(6, 20));
         assert!(image.frame(next).is_err());
-        assert_eq!(
-            image.header(Position { seq: 9, ..at(2, 20) }),
-            Err(DamageKind::Sequence { expected: 9, found: 2 })
-        );
+        assert_eq!(image.header(Position { seq: 9, ..at(2, 20) }), Err(DamageKind::Sequence { expected: 9, found: 2 }));
     }
 
     #[test]
@@ -196,7 +193,11 @@ mod tests {
         bytes[128] ^= 1;
         let image = Image::unproven(&bytes, SEED);
         assert_eq!(image.find_header(136, 128, &(1..5)).unwrap().0, at(2, 20));
-        assert_eq!(image.find_header(at(4, 20).offset, at(4, 20).offset - 8, &(1..5)), None, "no room for three frames");
+        assert_eq!(
+            image.find_header(at(4, 20).offset, at(4, 20).offset - 8, &(1..5)),
+            None,
+            "no room for three frames"
+        );
         assert_eq!(image.find_header(136, 128, &(1..2)), None, "all are past the end");
     }
 }

@@ -18,7 +18,7 @@ use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
 use crate::sys::file::{self, File, ZeroChunk};
 use crate::sys::lock::{DirLock, ReadersLease};
-use crate::sys::map::{Extent, WrittenBy, Writer};
+use crate::sys::map::{Extent, Writer, WrittenBy};
 use crate::sys::random_u64;
 use crate::write::appender::{Appender, Start};
 use crate::write::batch::Intake;

@@ -22,7 +22,8 @@ impl<'v> Entry<'v> {
         let Found { segment, offset, header } = found;
         let end = offset + header.frame_len();
         let stored = header.stored(segment.map()?.bytes(end), *offset);
-        let payload = if header.is_compressed() { Cow::Owned(decompress(found, stored)?) } else { Cow::Borrowed(stored) };
+        let payload =
+            if header.is_compressed() { Cow::Owned(decompress(found, stored)?) } else { Cow::Borrowed(stored) };
         Ok(Entry { seq: header.seq, timestamp_ms: header.timestamp_ms, payload })
     }
 
@@ -115,7 +116,10 @@ impl AsRef<[u8]> for PinnedEntry {
 
 impl fmt::Debug for PinnedEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PinnedEntry").field("seq", &self.seq).field("len", &self.payload().len()).finish_non_exhaustive()
+        f.debug_struct("PinnedEntry")
+            .field("seq", &self.seq)
+            .field("len", &self.payload().len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -66,9 +66,8 @@ fn nearest(segment: &Segment, seq: u64) -> (Position, u64) {
     let index = ((seq - segment.base_seq) / STRIDE) as usize;
     let known = &offsets[..offsets.len().min(index + 1)];
     let first = Position { seq: segment.base_seq, offset: FRAMES_OFFSET };
-    let at = known.iter().enumerate().rev().find(|(_, &offset)| offset != GAP).map_or(first, |(index, &offset)| Position {
-        seq: segment.base_seq + index as u64 * STRIDE,
-        offset: u64::from(offset) * ALIGN,
+    let at = known.iter().enumerate().rev().find(|(_, &offset)| offset != GAP).map_or(first, |(index, &offset)| {
+        Position { seq: segment.base_seq + index as u64 * STRIDE, offset: u64::from(offset) * ALIGN }
     });
     (at, offsets.len() as u64)
 }

@@ -80,7 +80,10 @@ impl LogIter {
         LogIter { view, walk }
     }
 
-    fn pin(&mut self, next: impl FnOnce(&mut Walk, &View) -> Option<Result<PinnedEntry>>) -> Option<Result<PinnedEntry>> {
+    fn pin(
+        &mut self,
+        next: impl FnOnce(&mut Walk, &View) -> Option<Result<PinnedEntry>>,
+    ) -> Option<Result<PinnedEntry>> {
         if self.walk.left().is_empty() {
             return None;
         }

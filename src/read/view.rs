@@ -24,7 +24,10 @@ pub struct View {
 
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("View").field("first_seq", &self.first_seq()).field("next_seq", &self.next_seq).finish_non_exhaustive()
+        f.debug_struct("View")
+            .field("first_seq", &self.first_seq())
+            .field("next_seq", &self.next_seq)
+            .finish_non_exhaustive()
     }
 }
 

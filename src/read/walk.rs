@@ -261,7 +261,11 @@ fn stretch_before(segment: &Segment, end: Position, mut loss: Loss) -> Result<Lo
     while loss.seqs.start > segment.base_seq {
         match locate(segment, end, loss.seqs.start - 1)? {
             Located::Lost(before) => {
-                loss = Loss { bytes: before.bytes.start..loss.bytes.end, seqs: before.seqs.start..loss.seqs.end, ..before };
+                loss = Loss {
+                    bytes: before.bytes.start..loss.bytes.end,
+                    seqs: before.seqs.start..loss.seqs.end,
+                    ..before
+                };
             }
             Located::Frame(at) => match frame_at(segment, end, at)? {
                 Ok(_) => break,

@@ -34,7 +34,11 @@ pub struct RecoveryReport {
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.clean { "clean" } else { "recovered after a crash" };
-        writeln!(f, "{how}: {} segments, last seq {}, proven up to seq {}", self.segments, self.last_seq, self.proven_seq)?;
+        writeln!(
+            f,
+            "{how}: {} segments, last seq {}, proven up to seq {}",
+            self.segments, self.last_seq, self.proven_seq
+        )?;
         write!(f, "scanned {} entries, {} bytes", self.entries_scanned, self.bytes_scanned)?;
         write!(f, "; torn tail of {} bytes dropped; took {:?}", self.torn_bytes, self.duration)?;
         self.losses.iter().try_for_each(|loss| write!(f, "\nlost: {loss}"))?;

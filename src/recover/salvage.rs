@@ -110,7 +110,14 @@ impl Salvaged {
         let end = self.take_frames(segment, &bytes, start, recorded_end)?;
         if end.seq > start.seq {
             let Candidate { id, path, file_len, .. } = segment;
-            let kept = Kept { id: *id, path: path.clone(), salt: identity.salt, base_seq: start.seq, end, file_len: *file_len };
+            let kept = Kept {
+                id: *id,
+                path: path.clone(),
+                salt: identity.salt,
+                base_seq: start.seq,
+                end,
+                file_len: *file_len,
+            };
             self.pieces.push(Piece::Segment(kept));
             self.next_seq = end.seq;
         }
@@ -181,15 +188,22 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged, started: Instant) -> Resu
     let manifest = Manifest {
         clean: false,
         last_timestamp_ms,
-        cut: last.map(|(segment, end)| Cut { segment, end_seq: end.seq - 1, end_offset: end.offset, next_id: survey.next_id }),
+        cut: last.map(|(segment, end)| Cut {
+            segment,
+            end_seq: end.seq - 1,
+            end_offset: end.offset,
+            next_id: survey.next_id,
+        }),
         mark: last.map(|(segment, end)| Mark { seq: end.seq - 1, segment, offset: end.offset }),
         lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),
         ..survey.manifest.clone()
     };
-    let kept = || salvaged.pieces.iter().filter_map(|piece| match piece {
-        Piece::Segment(kept) => Some(kept),
-        Piece::Lost(_) => None,
-    });
+    let kept = || {
+        salvaged.pieces.iter().filter_map(|piece| match piece {
+            Piece::Segment(kept) => Some(kept),
+            Piece::Lost(_) => None,
+        })
+    };
     let plan = Plan {
         adopt: kept().filter_map(|kept| strict::unproven(survey, kept)).collect(),
         manifest,

@@ -197,7 +197,12 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
         let found = stop.segment.file_len;
         if fault == Fault::Short && stop.at.offset + FRAMES_OFFSET > found {
             let kind = DamageKind::Short { expected: needed, found };
-            return Ok(Damage { path: stop.segment.path.clone(), bytes: stop.at.offset.min(found)..needed, seqs: lost, kind });
+            return Ok(Damage {
+                path: stop.segment.path.clone(),
+                bytes: stop.at.offset.min(found)..needed,
+                seqs: lost,
+                kind,
+            });
         }
         if let Some(identity) = &stop.segment.identity {
             let bytes = SegmentBytes::open(stop.segment, identity, survey.lease)?;
@@ -211,9 +216,11 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
     }
     // The last valid segment ends where frames end: what is missing is in the next one.
     let last = valid.kept.last().map_or(0, |kept| kept.id);
-    let next = survey.live.range(last + 1..).map(|(_, candidate)| candidate).find(|c| {
-        valid.stop.as_ref().map_or(true, |stop| stop.segment.id != c.id)
-    });
+    let next = survey
+        .live
+        .range(last + 1..)
+        .map(|(_, candidate)| candidate)
+        .find(|c| valid.stop.as_ref().map_or(true, |stop| stop.segment.id != c.id));
     Ok(match next {
         Some(candidate) if candidate.link.is_none() => candidate.link_damage(lost),
         _ => {

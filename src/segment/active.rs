@@ -107,7 +107,9 @@ impl Backing {
     /// appenders wait for it no longer than they must.
     pub(crate) fn grow(&self, end: u64, chunk: ZeroChunk) -> Result<()> {
         let start = self.extent.capacity();
-        let Some((file, map)) = self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map))) else {
+        let Some((file, map)) =
+            self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map)))
+        else {
             return Ok(());
         };
         file.write_zeros(start, end, chunk)?;

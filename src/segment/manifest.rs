@@ -49,7 +49,9 @@ pub(crate) fn find(path: &Path) -> Result<Option<FoundManifest>> {
         (Err(one), Err(other)) => return Err(unreadable(path, *one, *other)),
     };
     match (first, second) {
-        (Ok(a), Ok(b)) if a.log_id != b.log_id => Err(unreadable(path, Unreadable::Corrupt(VERSION), Unreadable::Corrupt(VERSION))),
+        (Ok(a), Ok(b)) if a.log_id != b.log_id => {
+            Err(unreadable(path, Unreadable::Corrupt(VERSION), Unreadable::Corrupt(VERSION)))
+        }
         (Ok(manifest), _) if slot == 0 => Ok(Some(FoundManifest { manifest, slot, broken })),
         (_, Ok(manifest)) => Ok(Some(FoundManifest { manifest, slot, broken })),
         (_, Err(what)) => Err(unreadable(path, what, what)),
@@ -79,7 +81,9 @@ fn unreadable(path: &Path, one: Unreadable, other: Unreadable) -> Error {
         (Unreadable::Foreign, Unreadable::Foreign) => Error::NotALog { path: path.to_owned() },
         // Two slots that agree on another version are more than a flipped byte.
         (Unreadable::Corrupt(one), Unreadable::Corrupt(other)) if one == other && one != VERSION => version(one),
-        _ => Error::damaged(Damage { path: path.to_owned(), bytes: 0..FILE_LEN, seqs: 0..0, kind: DamageKind::Manifest }),
+        _ => {
+            Error::damaged(Damage { path: path.to_owned(), bytes: 0..FILE_LEN, seqs: 0..0, kind: DamageKind::Manifest })
+        }
     }
 }
 

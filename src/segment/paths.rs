@@ -87,7 +87,9 @@ mod tests {
 
     #[test]
     fn other_names_are_foreign() {
-        for name in ["wal-1.log", "wal-0000001.log", "wal-000000.log", "wal-+00001.log", "wal-000001.log.bak", "spare-", "x"] {
+        for name in
+            ["wal-1.log", "wal-0000001.log", "wal-000000.log", "wal-+00001.log", "wal-000001.log.bak", "spare-", "x"]
+        {
             assert_eq!(Paths::name(Path::new(name)), Name::Foreign, "{name}");
         }
     }

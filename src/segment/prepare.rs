@@ -20,7 +20,7 @@ use crate::format::frame::Seed;
 use crate::format::segment::{Identity, Link, LogId, Origin, Predecessor, BLOCK_LEN, FRAMES_OFFSET, LINK_OFFSET};
 use crate::sys::file::{self, File, ZeroChunk};
 use crate::sys::lock::ReadersLease;
-use crate::sys::map::{Extent, ReadMap, WrittenBy, Writer};
+use crate::sys::map::{Extent, ReadMap, Writer, WrittenBy};
 use crate::sys::random_u64;
 use parking_lot::{Mutex, RwLock};
 use std::path::{Path, PathBuf};
@@ -161,7 +161,14 @@ impl Blueprint {
         writer.map_handle().populate(0..capacity);
         let growth = if capacity < self.segment_size { Growth::Ongoing } else { Growth::Complete };
         let backing = Backing::new(identity.id, file, &writer, &extent, LINK_OFFSET, growth, &self.health);
-        Ok(Prepared { id: identity.id, salt: identity.salt, path: path.into(), writer, read_map, backing: Arc::new(backing) })
+        Ok(Prepared {
+            id: identity.id,
+            salt: identity.salt,
+            path: path.into(),
+            writer,
+            read_map,
+            backing: Arc::new(backing),
+        })
     }
 
     /// Removes what a failed attempt left, under either name; what cannot be removed holds nothing, and goes at the next open.

@@ -13,25 +13,63 @@ use std::{path::PathBuf, sync::Arc};
 #[allow(missing_docs)]
 #[cfg_attr(not(feature = "__testing"), allow(dead_code))]
 pub enum Op<'a> {
-    CreateDir { path: &'a Path },
-    Create { path: &'a Path },
-    Open { path: &'a Path },
-    Read { path: &'a Path, bytes: Range<u64> },
-    Write { path: &'a Path, offset: u64, data: &'a [u8] },
-    SetLen { path: &'a Path, len: u64 },
+    CreateDir {
+        path: &'a Path,
+    },
+    Create {
+        path: &'a Path,
+    },
+    Open {
+        path: &'a Path,
+    },
+    Read {
+        path: &'a Path,
+        bytes: Range<u64>,
+    },
+    Write {
+        path: &'a Path,
+        offset: u64,
+        data: &'a [u8],
+    },
+    SetLen {
+        path: &'a Path,
+        len: u64,
+    },
     /// fdatasync of a file.
-    SyncFile { path: &'a Path },
+    SyncFile {
+        path: &'a Path,
+    },
     /// msync of a range of a mapping.
-    SyncRange { path: &'a Path, bytes: Range<u64> },
-    SyncDir { path: &'a Path },
-    Rename { from: &'a Path, to: &'a Path },
-    Unlink { path: &'a Path },
-    List { path: &'a Path },
+    SyncRange {
+        path: &'a Path,
+        bytes: Range<u64>,
+    },
+    SyncDir {
+        path: &'a Path,
+    },
+    Rename {
+        from: &'a Path,
+        to: &'a Path,
+    },
+    Unlink {
+        path: &'a Path,
+    },
+    List {
+        path: &'a Path,
+    },
     /// mmap, for writing or for reading.
-    Map { path: &'a Path, writable: bool },
+    Map {
+        path: &'a Path,
+        writable: bool,
+    },
     /// MADV_POPULATE_READ or MADV_POPULATE_WRITE of a range of a mapping.
-    Populate { path: &'a Path, bytes: Range<u64> },
-    Lock { path: &'a Path },
+    Populate {
+        path: &'a Path,
+        bytes: Range<u64>,
+    },
+    Lock {
+        path: &'a Path,
+    },
 }
 
 impl Op<'_> {

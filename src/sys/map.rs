@@ -298,7 +298,8 @@ impl Touched {
 
     #[cold]
     fn bring_in(&self, raw: &Raw, range: Range<u64>) -> Result<()> {
-        let populate = || watched(Op::Populate { path: &self.path, bytes: range.clone() }, || raw.populate_read(range.clone()));
+        let populate =
+            || watched(Op::Populate { path: &self.path, bytes: range.clone() }, || raw.populate_read(range.clone()));
         if populate().is_ok() {
             return Ok(());
         }

@@ -167,12 +167,7 @@ impl Appender {
     }
 
     /// Has `push` append `len` bytes of frames, and acks them; their seqs.
-    fn append_frames(
-        &self,
-        len: u64,
-        ack: Option<Ack>,
-        push: impl FnOnce(&mut Cursor, u64),
-    ) -> Result<Range<u64>> {
+    fn append_frames(&self, len: u64, ack: Option<Ack>, push: impl FnOnce(&mut Cursor, u64)) -> Result<Range<u64>> {
         // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
         let _writer = self.may_wait(ack).then(|| self.group.writer()).transpose()?;
         let mut cursor = self.lock_with_room(len)?;

@@ -52,7 +52,10 @@ struct State {
 
 impl std::fmt::Debug for State {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("State").field("epoch", &self.epoch).field("durable_seq", &self.durable_seq).finish_non_exhaustive()
+        f.debug_struct("State")
+            .field("epoch", &self.epoch)
+            .field("durable_seq", &self.durable_seq)
+            .finish_non_exhaustive()
     }
 }
 

@@ -52,9 +52,11 @@ impl Shared {
         let mut stopped = self.stopped.lock();
         match Instant::now().checked_add(interval) {
             Some(deadline) => while !*stopped && !self.stop.wait_until(&mut stopped, deadline).timed_out() {},
-            None => while !*stopped {
-                self.stop.wait(&mut stopped);
-            },
+            None => {
+                while !*stopped {
+                    self.stop.wait(&mut stopped);
+                }
+            }
         }
         *stopped
     }

@@ -1,4 +1,7 @@
 //! All integration tests, in one binary. Each module says what it is about.
 
+// Here, a failed unwrap is a failed test.
+#![allow(clippy::unwrap_used)]
+
 mod basics;
 mod tidy;
