@@ -5,6 +5,9 @@ mod open;
 mod upkeep;
 mod validate;
 
+#[cfg(test)]
+mod tests;
+
 pub use info::{SegmentInfo, SegmentState, Stats};
 pub use validate::ValidationReport;
 

@@ -116,7 +116,7 @@ impl File {
 
     /// Tells the kernel that reads will be scattered, so that it caches small folios. Advice: a failure changes nothing.
     pub(crate) fn advise_random(&self) {
-        #[cfg(target_os = "linux")]
+        #[cfg(all(target_os = "linux", not(miri)))]
         let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::Random);
     }
 

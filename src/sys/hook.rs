@@ -11,7 +11,8 @@ use std::{path::PathBuf, sync::Arc};
 /// An operation on a file. Stores into a mapping are no operation: an observer that wants them reads the file.
 #[derive(Debug, Clone)]
 #[allow(missing_docs)]
-#[cfg_attr(not(feature = "__testing"), allow(dead_code))]
+// Without the feature nobody looks at an operation, and nobody outside can name it.
+#[cfg_attr(not(feature = "__testing"), allow(dead_code, unreachable_pub))]
 pub enum Op<'a> {
     CreateDir {
         path: &'a Path,

@@ -88,6 +88,17 @@ impl fmt::Debug for Extent {
 pub(crate) struct WriteMap {
     raw: Raw,
     path: Arc<Path>,
+    #[cfg(miri)]
+    extent: Arc<Extent>,
+}
+
+/// The kernel writes the dirty pages of a mapping that is gone; the heap has to be written back.
+#[cfg(miri)]
+impl Drop for WriteMap {
+    fn drop(&mut self) {
+        // As with the kernel, nobody is told of a failure here.
+        let _ = self.raw.sync(0..self.extent.published());
+    }
 }
 
 impl WriteMap {
@@ -132,7 +143,12 @@ impl Writer {
         let map = watched(Op::Map { path: file.path(), writable: true }, || Raw::map(file, len, true, extent))
             .map_err(|e| error("map", file.path(), 0, e))?;
         assert!(!extent.has_writer.swap(true, Ordering::Relaxed), "a second writer for {}", file.path().display());
-        let map = Arc::new(WriteMap { raw: map, path: file.path().into() });
+        let map = Arc::new(WriteMap {
+            raw: map,
+            path: file.path().into(),
+            #[cfg(miri)]
+            extent: Arc::clone(extent),
+        });
         Ok(Writer { map, extent: Arc::clone(extent), published: extent.published() })
     }
 

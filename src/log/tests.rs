@@ -1,0 +1,81 @@
+//! The write and read paths on one small log: what Miri runs, on the heap twin of the mappings.
+
+use crate::{Log, Options, PinnedEntry, SyncPolicy};
+use std::time::Duration;
+
+fn options() -> Options {
+    Options::new().segment_size(8 << 10).sync_policy(SyncPolicy::Manual)
+}
+
+fn payload(seq: u64) -> Vec<u8> {
+    vec![seq as u8; (seq * 37 % 300) as usize]
+}
+
+fn check(log: &Log, first: u64, next: u64) {
+    let view = log.view();
+    let seqs = first..next;
+    assert!(view.iter().map(|entry| entry.unwrap().seq()).eq(seqs.clone()));
+    assert!(view.iter().rev().map(|entry| entry.unwrap().seq()).eq(seqs.rev()));
+    for entry in view.iter() {
+        let entry = entry.unwrap();
+        assert_eq!(entry.payload(), payload(entry.seq()));
+    }
+}
+
+#[test]
+fn append_read_truncate_recycle_close_reopen() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    for seq in 1..=60 {
+        match seq % 3 {
+            0 => log.append(&payload(seq)).unwrap(),
+            1 => log.append_with(payload(seq).len(), |place| place.copy_from_slice(&payload(seq))).unwrap(),
+            _ => log.append_batch([payload(seq)]).unwrap().start,
+        };
+    }
+    let pinned: Vec<PinnedEntry> = log.iter().map(|entry| entry.unwrap()).collect();
+    check(&log, 1, 61);
+    log.truncate_after(50).unwrap();
+    let first = log.truncate_before(30).unwrap();
+    for seq in 51..=90 {
+        log.append(&payload(seq)).unwrap();
+    }
+    log.sync().unwrap();
+    check(&log, first, 91);
+    log.close().unwrap();
+    for entry in &pinned {
+        assert_eq!(entry.payload(), payload(entry.seq()));
+    }
+    let log = options().open(dir.path()).unwrap();
+    assert!(log.recovery().clean);
+    log.append(&payload(91)).unwrap();
+    check(&log, first, 92);
+    assert!(log.validate().unwrap().is_intact());
+}
+
+#[test]
+fn threads_append_read_follow_and_cut() {
+    const EACH: u64 = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..EACH).for_each(|_| assert!(log.append(&[7; 100]).unwrap() > 0)));
+        }
+        scope.spawn(|| {
+            let mut follower = log.follow(1).unwrap();
+            for seq in 1..=2 * EACH {
+                let entry = follower.next_timeout(Duration::from_secs(600)).unwrap().unwrap();
+                assert_eq!((entry.seq(), entry.payload()), (seq, &[7; 100][..]));
+            }
+        });
+        scope.spawn(|| {
+            while log.next_seq() <= 2 * EACH {
+                log.sync().unwrap();
+                assert!(log.view().iter().all(|entry| entry.unwrap().payload() == [7; 100]));
+            }
+        });
+    });
+    log.truncate_after(EACH).unwrap();
+    assert_eq!(log.view().iter().count() as u64, EACH);
+}
