@@ -8,7 +8,8 @@ use crate::format::manifest::Manifest;
 use crate::format::segment::Predecessor;
 use crate::options::{Options, RecoveryMode, SyncPolicy};
 use crate::read::walk::OnDamage;
-use crate::recover::{self, Kept, Piece};
+use crate::recover::report::RecoveryReport;
+use crate::recover::{self, Kept, Piece, Recovered};
 use crate::segment::active::{Active, Backing, Growth};
 use crate::segment::health::Health;
 use crate::segment::keeper::{Blueprint, Duties, Keeper};
@@ -43,7 +44,8 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
         None => {
             let manifest = create(&paths, &health)?;
             let recovered = recover::recover(options, &paths, manifest.current(), &lease, alone)?;
-            (manifest, recovered)
+            let report = RecoveryReport { clean: true, ..recovered.report };
+            (manifest, Recovered { report, ..recovered })
         }
         Some(found) => {
             let mut recovered = recover::recover(options, &paths, &found.manifest, &lease, alone)?;

@@ -94,7 +94,7 @@ impl Follower {
             self.appender.health.check()?;
             let changed = match self.until {
                 Until::Published => self.appender.wait_published(self.next_seq, snapshot.epoch, deadline),
-                Until::Durable => self.appender.group.wait_change(durable_seq, snapshot.epoch, deadline),
+                Until::Durable => self.appender.group.wait_durable_until(self.next_seq, snapshot.epoch, deadline),
             };
             if !changed {
                 return Ok(None);

@@ -223,10 +223,10 @@ impl GroupSync {
         }
     }
 
-    /// Waits until something changes, or until the deadline; false if that has passed.
-    pub(crate) fn wait_change(&self, durable_seq: u64, epoch: u64, deadline: Instant) -> bool {
+    /// Waits until `seq` is durable, something was cut or the log ended; false if the deadline passed.
+    pub(crate) fn wait_durable_until(&self, seq: u64, epoch: u64, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        if state.durable_seq > durable_seq || state.epoch != epoch || state.ended.is_some() {
+        if state.durable_seq >= seq || state.epoch != epoch || state.ended.is_some() {
             return true;
         }
         !self.changed.wait_until(&mut state, deadline).timed_out()
