@@ -22,7 +22,7 @@
 //!     println!("{}", String::from_utf8_lossy(entry?.payload()));
 //! }
 //! log.truncate_before(3)?; // what a checkpoint made needless
-//! # Ok::<(), maplog::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! The promises, and what each call leaves when the power goes, are in the repository: `docs/durability.md`. The bytes on disk are in

@@ -76,17 +76,19 @@ impl<'i> Image<'i> {
     /// `seqs.end`, and not more than the frames that fit since `origin`.
     pub(crate) fn find_header(&self, from: u64, origin: u64, seqs: &Range<u64>) -> Option<(Position, Header)> {
         let last = seqs.end.saturating_sub(1);
-        self.search(from, |offset| seqs.start..=last.min(seqs.start + (offset - origin) / HEADER_LEN as u64))
+        self.search(from..self.len(), |offset| {
+            seqs.start..=last.min(seqs.start + (offset - origin) / HEADER_LEN as u64)
+        })
     }
 
-    /// The first intact header from `from` on, at a multiple of eight, with a seq of `seqs`.
-    pub(crate) fn find_any_header(&self, from: u64, seqs: &Range<u64>) -> Option<(Position, Header)> {
-        self.search(from, |_| seqs.start..=seqs.end.saturating_sub(1))
+    /// The first intact header that starts in `place`, at a multiple of eight, with a seq of `seqs`.
+    pub(crate) fn find_any_header(&self, place: Range<u64>, seqs: &Range<u64>) -> Option<(Position, Header)> {
+        self.search(place, |_| seqs.start..=seqs.end.saturating_sub(1))
     }
 
-    fn search(&self, from: u64, seqs: impl Fn(u64) -> RangeInclusive<u64>) -> Option<(Position, Header)> {
-        let mut offset = from.next_multiple_of(ALIGN);
-        while offset + HEADER_LEN as u64 <= self.len() {
+    fn search(&self, place: Range<u64>, seqs: impl Fn(u64) -> RangeInclusive<u64>) -> Option<(Position, Header)> {
+        let mut offset = place.start.next_multiple_of(ALIGN);
+        while offset < place.end && offset + HEADER_LEN as u64 <= self.len() {
             if frame::might_be_header(self.bytes, offset, &seqs(offset)) {
                 if let Ok(header) = Header::decode(self.bytes, self.seed, offset) {
                     return Some((Position { seq: header.seq, offset }, header));

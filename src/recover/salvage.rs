@@ -147,12 +147,12 @@ impl Salvaged {
                 at = at.after(&header);
                 continue;
             }
-            let rest = bytes.rest(at.offset, Some(limit.offset), &(at.seq..limit.seq))?;
-            self.tally.witness = self.tally.witness.max(rest.witness);
-            self.highest_seq = self.highest_seq.max(rest.seq);
             let loss = bytes.loss(at, DamageKind::Batch, limit)?;
             if loss.seqs.end >= limit.seq && recorded_end.is_none() {
-                // Nothing intact follows, and nobody says that anything did.
+                // No valid frame follows, and nobody says that any did: but for what headers say, the log ends here.
+                let rest = bytes.rest(at.offset, None, &(at.seq..limit.seq))?;
+                self.tally.witness = self.tally.witness.max(rest.witness);
+                self.highest_seq = self.highest_seq.max(rest.seq);
                 self.torn_bytes += rest.bytes;
                 return Ok(at);
             }

@@ -118,21 +118,21 @@ impl SegmentBytes {
         if start >= end {
             return Ok(Rest::default());
         }
-        let bytes = self.bytes(start..end)?;
+        let written_to = match self.origin {
+            // Written with zeros: whatever is not zero was appended.
+            Origin::Fresh => start + trimmed_len(self.bytes(start..end)?),
+            Origin::Recycled => end,
+        };
+        self.map.touch(start..written_to)?;
         let image = self.image(end);
         let mut rest = Rest::default();
         let mut from = start;
-        let mut last = start;
-        while let Some((position, header)) = image.find_any_header(from, seqs) {
+        let mut last = if self.origin == Origin::Fresh { written_to } else { start };
+        while let Some((position, header)) = image.find_any_header(from..written_to, seqs) {
             rest.witness = rest.witness.max(header.witness().unwrap_or(0));
             rest.seq = rest.seq.max(header.seq);
             last = last.max(position.after(&header).offset);
             from = position.offset + HEADER_LEN as u64;
-        }
-        if self.origin == Origin::Fresh {
-            // Written with zeros: whatever is not zero was appended.
-            let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1);
-            last = last.max(start + used);
         }
         rest.bytes = last - start;
         Ok(rest)
@@ -152,7 +152,7 @@ impl SegmentBytes {
     pub(super) fn first_header(&self, from: u64) -> Result<Option<Position>> {
         self.map.touch(from..self.len)?;
         // Any seq may stand here: the bound by what fits is for those who know the first one.
-        let found = self.image(self.len).find_any_header(from, &(1..SEQ_LIMIT));
+        let found = self.image(self.len).find_any_header(from..self.len, &(1..SEQ_LIMIT));
         Ok(found.map(|(position, _)| position))
     }
 
@@ -166,11 +166,39 @@ impl SegmentBytes {
     }
 }
 
+/// The length of `bytes` without the zeros at its end. Whole blocks of zeros are compared at the speed of memory.
+fn trimmed_len(bytes: &[u8]) -> u64 {
+    static ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {
+        end -= ZEROS.len();
+    }
+    bytes[..end].iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1)
+}
+
 impl Tally {
     pub(super) fn add(&mut self, header: &Header) {
         self.entries += 1;
         self.bytes += header.frame_len();
         self.last_timestamp_ms = self.last_timestamp_ms.max(header.timestamp_ms);
         self.witness = self.witness.max(header.witness().unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trimmed_len;
+
+    #[test]
+    fn zeros_at_the_end_are_trimmed() {
+        for (len, last) in
+            [(0, None), (10, None), (10, Some(0)), (9000, Some(4095)), (9000, Some(8999)), (12288, Some(1))]
+        {
+            let mut bytes = vec![0; len];
+            if let Some(last) = last {
+                bytes[last] = 1;
+            }
+            assert_eq!(trimmed_len(&bytes), last.map_or(0, |last| last as u64 + 1), "{len} {last:?}");
+        }
     }
 }

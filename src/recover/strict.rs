@@ -13,6 +13,7 @@ use crate::format::walk::Position;
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
 use crate::sys::lock::Alone;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 /// How far the chain of segments is valid.
@@ -44,8 +45,8 @@ pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Resu
     let mut witness = survey.proven_seq().max(valid.tally.witness);
     witness = witness.max(valid.stop.as_ref().map_or(0, |stop| stop.rest.witness));
     let stop_id = valid.stop.as_ref().map(|stop| stop.segment.id);
-    let is_kept = |id: u64| valid.kept.iter().any(|kept| kept.id == id);
-    let dropped = || survey.live.values().filter(|candidate| !is_kept(candidate.id));
+    let kept_ids: BTreeSet<u64> = valid.kept.iter().map(|kept| kept.id).collect();
+    let dropped = || survey.live.values().filter(|candidate| !kept_ids.contains(&candidate.id));
     for candidate in dropped().filter(|candidate| Some(candidate.id) != stop_id) {
         if let Some(identity) = &candidate.identity {
             let bytes = SegmentBytes::open(candidate, identity, survey.lease)?;
@@ -195,7 +196,7 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
     if let Some(stop) = valid.stop.as_ref().filter(|stop| lies_in(survey, stop, x)) {
         let needed = needed_len(survey, stop);
         let found = stop.segment.file_len;
-        if fault == Fault::Short && stop.at.offset + FRAMES_OFFSET > found {
+        if fault == Fault::Short {
             let kind = DamageKind::Short { expected: needed, found };
             return Ok(Damage {
                 path: stop.segment.path.clone(),

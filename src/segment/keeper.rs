@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::format::manifest::Mark;
 use crate::sys::file;
 use parking_lot::{Condvar, Mutex};
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 /// How often the keeper looks whether the mark is behind: it is stored once nothing became durable between two looks, so at the
@@ -51,6 +51,7 @@ struct Shared {
     work: Condvar,
     /// Signalled when a file was prepared or grown, or could not be.
     ready: Condvar,
+    thread: OnceLock<ThreadId>,
 }
 
 #[derive(Debug, Default)]
@@ -99,7 +100,8 @@ impl Keeper {
     /// A keeper that numbers its files from `next_id`. It works once it is [`start`](Self::start)ed.
     pub(crate) fn new(blueprint: Blueprint, next_id: u64) -> Keeper {
         let state = State { next_id, next_spare: 1, ..State::default() };
-        let shared = Shared { blueprint, state: Mutex::new(state), work: Condvar::new(), ready: Condvar::new() };
+        let (work, ready) = (Condvar::new(), Condvar::new());
+        let shared = Shared { blueprint, state: Mutex::new(state), work, ready, thread: OnceLock::new() };
         Keeper { shared: Arc::new(shared), thread: Mutex::new(None) }
     }
 
@@ -157,7 +159,14 @@ impl Keeper {
                 state.demand = Demand::None;
                 return Err(state.failure.as_ref().map_or(Error::Closed, Error::duplicate));
             }
-            shared.ready.wait(&mut state);
+            if shared.is_this_thread() {
+                // A callback that the keeper runs may append: it does the keeper's work for itself.
+                drop(state);
+                shared.make_progress();
+                state = shared.state.lock();
+            } else {
+                shared.ready.wait(&mut state);
+            }
         }
     }
 
@@ -189,7 +198,7 @@ impl Keeper {
         self.shared.work.notify_one();
         self.shared.ready.notify_all();
         match self.thread.lock().take() {
-            Some(thread) if thread.thread().id() == std::thread::current().id() => self.shared.remove_unused(),
+            Some(_) if self.shared.is_this_thread() => self.shared.remove_unused(),
             // The thread's own panics are bugs, and were reported when they happened.
             Some(thread) => drop(thread.join()),
             None => {}
@@ -205,7 +214,21 @@ impl Shared {
         }
     }
 
+    fn is_this_thread(&self) -> bool {
+        self.thread.get() == Some(&std::thread::current().id())
+    }
+
+    /// What somebody waits for: another step of a growing file, or the next file.
+    fn make_progress(&self) {
+        let growing = self.state.lock().growing.clone();
+        match growing {
+            Some(backing) => self.grow(&backing),
+            None => self.prepare(),
+        }
+    }
+
     fn run(&self, duties: &dyn Duties) {
+        let _ = self.thread.set(std::thread::current().id());
         let _ending = Ending(self);
         let mut last_mark = LastMark::default();
         loop {

@@ -7,6 +7,7 @@ use super::reentry::{self, Place};
 use crate::error::{Error, Result};
 use crate::format::frame;
 use crate::format::manifest::Mark;
+use crate::format::SEQ_LIMIT;
 use crate::options::{Ack, SyncPolicy};
 use crate::segment::active::Backing;
 use crate::segment::health::Health;
@@ -42,6 +43,9 @@ pub(crate) struct Appender {
     policy: SyncPolicy,
     number: usize,
 }
+
+/// Below this, the frames of one segment never reach the limit of seqs.
+const SEQ_SAFE: u64 = SEQ_LIMIT - (1 << 32);
 
 /// What a new appender starts from.
 #[derive(Debug)]
@@ -222,7 +226,7 @@ impl Appender {
     #[inline]
     fn lock_with_room(&self, len: u64) -> Result<MutexGuard<'_, Cursor>> {
         let cursor = self.cursor.lock();
-        if !cursor.frozen && matches!(cursor.room_for(len), Room::Fits) {
+        if !cursor.frozen && cursor.next_seq < SEQ_SAFE && matches!(cursor.room_for(len), Room::Fits) {
             self.health.check()?;
             return Ok(cursor);
         }
@@ -235,6 +239,10 @@ impl Appender {
         let mut fresh_id = None;
         loop {
             self.health.check()?;
+            if cursor.next_seq + len / frame::HEADER_LEN as u64 > SEQ_LIMIT {
+                let (first_seq, next_seq) = (self.set.read().first_seq, cursor.next_seq);
+                return Err(Error::SeqOutOfRange { seq: SEQ_LIMIT, first_seq, next_seq });
+            }
             if cursor.frozen {
                 self.thawed.wait(&mut cursor);
                 continue;
