@@ -141,9 +141,12 @@ fn prepare_dir(options: &Options, paths: &Paths) -> Result<()> {
     }
     match file::list(&paths.dir)? {
         None => Err(Error::io("open", &paths.dir, io::ErrorKind::NotFound.into())),
-        // Without a manifest, and without the right to make one: said before a lock file is made.
-        Some(_) if !paths.manifest.exists() => Err(without_manifest(paths)?),
-        Some(_) => Ok(()),
+        // Without a manifest, and without leave to make one: said before a lock file is made.
+        Some(_) => match paths.manifest.try_exists() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(without_manifest(paths)?),
+            Err(error) => Err(Error::io("open", &paths.manifest, error)),
+        },
     }
 }
 
