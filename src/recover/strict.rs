@@ -215,24 +215,28 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
             return Ok(Damage { path: stop.segment.path.clone(), bytes: loss.bytes, seqs: loss.seqs, kind: loss.kind });
         }
     }
-    // The last valid segment ends where frames end: what is missing is in the next one.
+    // The last valid segment ends where its frames end: what is missing is in the one behind it.
     let last = valid.kept.last().map_or(0, |kept| kept.id);
-    let next = survey
-        .live
-        .range(last + 1..)
-        .map(|(_, candidate)| candidate)
-        .find(|c| valid.stop.as_ref().map_or(true, |stop| stop.segment.id != c.id));
+    let stopped = valid.stop.as_ref().map(|stop| stop.segment.id);
+    let next = survey.live.values().find(|candidate| candidate.id > last && Some(candidate.id) != stopped);
+    let missing = first_missing(survey, last);
     Ok(match next {
-        Some(candidate) if candidate.link.is_none() => candidate.link_damage(lost),
+        Some(candidate) if missing.map_or(true, |id| candidate.id < id) && candidate.link.is_none() => {
+            candidate.link_damage(lost)
+        }
         _ => {
-            let known = survey.manifest.mark.map(|mark| mark.segment).into_iter();
-            let known = known.chain(survey.manifest.cut.map(|cut| cut.segment));
-            let named = known.filter(|id| !survey.live.contains_key(id)).min();
-            let linked = next.and_then(|candidate| candidate.link?.predecessor).map(|predecessor| predecessor.id);
-            let id = linked.or(named).unwrap_or((last + 1).max(survey.manifest.first_segment));
+            let id = missing.unwrap_or((last + 1).max(survey.manifest.first_segment));
             Damage { path: survey.paths.segment(id), bytes: 0..0, seqs: lost, kind: DamageKind::Missing }
         }
     })
+}
+
+/// The first segment past `last` that the manifest or a link names, and that is not there.
+fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
+    let manifest = survey.manifest;
+    let marked = manifest.mark.map(|mark| mark.segment).into_iter().chain(manifest.cut.map(|cut| cut.segment));
+    let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
+    marked.chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.
