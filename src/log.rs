@@ -389,8 +389,11 @@ impl Duties for Inner {
     }
 
     fn store_mark(&self) {
-        // A failure has poisoned the log: that is where it is reported.
-        let _ = self.write_mark();
+        Inner::store_mark(self);
+    }
+
+    fn tell_failure(&self) {
+        self.appender.fail();
     }
 }
 

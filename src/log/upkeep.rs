@@ -90,6 +90,15 @@ fn keep_for_readers(segment: &Arc<Segment>) -> Result<()> {
 }
 
 impl Inner {
+    /// Makes a change. If it poisons the log, everybody who waits is told once no lock is held.
+    fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
+        let changed = change();
+        if changed.is_err() && self.appender.health.is_poisoned() {
+            self.appender.fail();
+        }
+        changed
+    }
+
     /// Locks the upkeep for a change: the log takes writes, and what a salvaging open had planned is done.
     fn begin_change(&self) -> Result<MutexGuard<'_, Upkeep>> {
         self.appender.health.check()?;
@@ -102,7 +111,7 @@ impl Inner {
     /// Does what a salvaging open has put off.
     #[cold]
     pub(super) fn carry_out_plan(&self) -> Result<()> {
-        self.begin_change().map(drop)
+        self.change(|| self.begin_change().map(drop))
     }
 
     fn carry_out_plan_locked(&self, upkeep: &mut Upkeep) -> Result<()> {
@@ -118,8 +127,12 @@ impl Inner {
         Ok(())
     }
 
-    /// Stores how far the log is durable.
-    pub(super) fn write_mark(&self) -> Result<()> {
+    /// Stores how far the log is durable. A failure has poisoned the log, and that is where it is reported.
+    pub(super) fn store_mark(&self) {
+        let _ = self.change(|| self.write_mark());
+    }
+
+    fn write_mark(&self) -> Result<()> {
         let mut upkeep = self.upkeep.lock();
         let mark = self.appender.group.mark();
         if upkeep.plan.is_some() || mark.is_none() || mark == upkeep.manifest.current().mark {
@@ -131,6 +144,18 @@ impl Inner {
     }
 
     pub(super) fn truncate_before(&self, seq: u64) -> Result<u64> {
+        self.change(|| self.drop_entries_before(seq))
+    }
+
+    pub(super) fn truncate_after(&self, seq: u64) -> Result<()> {
+        self.change(|| self.drop_entries_after(seq))
+    }
+
+    pub(super) fn reset(&self, next_seq: u64) -> Result<()> {
+        self.change(|| self.drop_all(next_seq))
+    }
+
+    fn drop_entries_before(&self, seq: u64) -> Result<u64> {
         let mut upkeep = self.begin_change()?;
         let appender = &*self.appender;
         let Snapshot { slots, next_seq, .. } = appender.snapshot();
@@ -168,7 +193,7 @@ impl Inner {
         Ok(first_seq)
     }
 
-    pub(super) fn truncate_after(&self, seq: u64) -> Result<()> {
+    fn drop_entries_after(&self, seq: u64) -> Result<()> {
         let appender = &*self.appender;
         let (mut upkeep, slots, next_seq) = loop {
             // What stays is durable before the cut says so. Synced without the lock, for a sync runs callbacks; once more if somebody
@@ -210,7 +235,7 @@ impl Inner {
         self.finish_cut(upkeep, next, callbacks)
     }
 
-    pub(super) fn reset(&self, next_seq: u64) -> Result<()> {
+    fn drop_all(&self, next_seq: u64) -> Result<()> {
         let mut upkeep = self.begin_change()?;
         let Snapshot { slots, next_seq: present, .. } = self.appender.snapshot();
         if !(1..SEQ_LIMIT).contains(&next_seq) {
@@ -268,16 +293,10 @@ impl Inner {
         let written = upkeep.manifest.replace(next);
         upkeep.losses.retain(|loss| loss.seqs.start < next_seq && loss.seqs.end > first_seq);
         appender.thaw();
-        let removed = match &written {
-            Ok(()) => upkeep.remove_dead(&self.paths.segments),
-            Err(_) => {
-                appender.group.fail(None);
-                Ok(())
-            }
-        };
+        let done = written.and_then(|()| upkeep.remove_dead(&self.paths.segments));
         drop(upkeep);
         appender.group.settle_cut(callbacks);
-        written.and(removed)
+        done
     }
 
     pub(super) fn rotate(&self) -> Result<()> {

@@ -34,6 +34,8 @@ pub(crate) trait Duties: Send + Sync {
     fn durable_mark(&self) -> Option<Mark>;
     /// Stores the mark in the manifest.
     fn store_mark(&self);
+    /// Tells who waits that the log is poisoned.
+    fn tell_failure(&self);
 }
 
 /// The handle of the keeper.
@@ -235,7 +237,12 @@ impl Shared {
             match self.next_job() {
                 Job::Retire(segments) => self.retire(segments),
                 Job::Prepare => self.prepare(),
-                Job::Grow(backing) => self.grow(&backing),
+                Job::Grow(backing) => {
+                    self.grow(&backing);
+                    if self.blueprint.health.is_poisoned() {
+                        duties.tell_failure();
+                    }
+                }
                 Job::SyncSealed => duties.sync_sealed(),
                 Job::LookAtMark => self.look_at_mark(duties, &mut last_mark),
                 Job::Stop => break,

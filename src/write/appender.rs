@@ -412,6 +412,12 @@ impl Appender {
         }
     }
 
+    /// The log is poisoned: tells who waits. Called with no lock held, for callbacks run.
+    pub(crate) fn fail(&self) {
+        self.group.fail(None);
+        self.wake_followers();
+    }
+
     /// Sealed segments up to `id` are durable.
     fn forget_synced(&self, id: u64) {
         let mut cursor = self.cursor.lock();
