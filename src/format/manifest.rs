@@ -79,11 +79,14 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
+    /// The generation that a new manifest has.
+    pub(crate) const FIRST_GENERATION: u64 = 1;
+
     /// The manifest of a log that has no entry yet.
     pub(crate) fn new(log_id: LogId) -> Self {
         Manifest {
             log_id,
-            generation: 1,
+            generation: Self::FIRST_GENERATION,
             first_segment: 1,
             first_seq: 1,
             cut: None,

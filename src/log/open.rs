@@ -10,7 +10,7 @@ use crate::options::{Options, RecoveryMode, SyncPolicy};
 use crate::read::walk::OnDamage;
 use crate::recover::report::RecoveryReport;
 use crate::recover::{self, Kept, Piece, Recovered};
-use crate::segment::active::{Active, Backing, Growth};
+use crate::segment::active::{Active, Backing};
 use crate::segment::health::Health;
 use crate::segment::keeper::{Blueprint, Duties, Keeper};
 use crate::segment::manifest::{self, ManifestFile};
@@ -225,13 +225,20 @@ fn segment(kept: &Kept, extent: Arc<Extent>, backing: Option<Arc<Backing>>, leas
 }
 
 /// The last segment of a log that was closed properly, to append to: nothing lies past its end.
+///
+/// Stores may go into the page that holds the end, which is read here, and by a call that returns an error. What lies behind it is
+/// taken for a file that has still to grow: zeros are written there before appends come, so that no store has to read a page from a
+/// bad disk, or to find a block for a hole that a copying tool has made.
 fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Result<Active> {
+    const PAGE: u64 = 4096;
     let (len, end) = (kept.file_len, kept.end.offset);
+    let capacity = end.next_multiple_of(PAGE).min(len);
     let file = File::open_write(&kept.path)?;
     file.advise_random(); // large folios would make every small store dirty much
-    let extent = Extent::new(&kept.path, len, end, len)?;
+    file.read_at(&mut [0; PAGE as usize], end / PAGE * PAGE)?;
+    let extent = Extent::new(&kept.path, len, end, capacity)?;
     let writer = Writer::map(&file, len, &extent)?;
-    let backing = Arc::new(Backing::new(kept.id, file, &writer, &extent, end, Growth::Complete, health));
+    let backing = Arc::new(Backing::new(kept.id, file, &writer, &extent, len, health));
     let segment = segment(kept, extent, Some(Arc::clone(&backing)), lease);
     Ok(Active { writer, segment: Arc::new(segment), backing })
 }

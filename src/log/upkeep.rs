@@ -329,6 +329,7 @@ impl Inner {
             ticker.stop();
         }
         appender.keeper.stop();
+        appender.release_files();
         // 4. What a view covers stays readable: another log may unlink the files.
         let mapped = self.map_what_is_seen();
         // 5. Say that nothing lies past the mark. A crash before means a short scan.

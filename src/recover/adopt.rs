@@ -14,7 +14,9 @@ pub(crate) struct Plan {
     /// Bytes that are kept, and that no witness covers.
     pub(super) adopt: Vec<(PathBuf, Range<u64>)>,
     pub(super) manifest: Manifest,
-    /// Files of which nothing counts.
+    /// Segments that are dead as long as the present manifest says so.
+    pub(super) dead: Vec<PathBuf>,
+    /// Files of which nothing counts after this recovery.
     pub(super) unlink: Vec<PathBuf>,
     /// A file that ends for good at this length: its room beyond is given back.
     pub(super) shorten: Option<(PathBuf, u64)>,
@@ -23,24 +25,39 @@ pub(crate) struct Plan {
 impl Plan {
     /// 1. *Adopt.* The unproven bytes are written again, as they are, and synced. After a failed sync the page cache can hold bytes
     ///    that the disk does not and that no further sync would write. A crash here leaves what was there.
-    /// 2. *Manifest*, in both slots, no longer clean. It ends the last segment at X, so that nothing past X ever counts again.
-    /// 3. *Unlink* the dead, sync the directory; give back the room past X. A crash here leaves dead files for the next open.
+    /// 2. *Names.* If no open has come further than this before, the names of the log's directories and of the manifest may be in
+    ///    the page cache alone, also those that a killed process made: all directories up to the root are synced.
+    /// 3. *The dead* of the present manifest are unlinked, and the directory synced, before another manifest takes its place: only
+    ///    this one says that they are dead. Both slots do, before the first file goes.
+    /// 4. *Manifest*, in both slots, no longer clean. It ends the last segment at X, so that nothing past X ever counts again.
+    /// 5. *Unlink* what this recovery dropped, sync the directory; give back the room past X. A crash here leaves dead files for the
+    ///    next open.
     pub(crate) fn carry_out(self, paths: &Paths, manifest: &mut ManifestFile) -> Result<()> {
         file::create_dir_all(&paths.segments)?;
         for (path, bytes) in &self.adopt {
             write_again(path, bytes.clone())?;
         }
         manifest.settle()?;
-        manifest.replace(self.manifest)?;
-        for path in &self.unlink {
-            file::unlink(path)?;
+        if manifest.was_never_replaced() {
+            file::sync_dir_and_ancestors(&paths.metadata)?;
         }
-        file::sync_dir(&paths.segments)?;
+        if !self.dead.is_empty() {
+            let unclean = Manifest { clean: false, ..manifest.current().clone() };
+            manifest.replace(unclean)?;
+            unlink_all(&self.dead, paths)?;
+        }
+        manifest.replace(self.manifest)?;
+        unlink_all(&self.unlink, paths)?;
         if let Some((path, len)) = &self.shorten {
             File::open_write(path)?.set_len(*len)?;
         }
         Ok(())
     }
+}
+
+fn unlink_all(files: &[PathBuf], paths: &Paths) -> Result<()> {
+    files.iter().try_for_each(|path| file::unlink(path))?;
+    file::sync_dir(&paths.segments)
 }
 
 /// Reads `bytes` of a file, writes them back and syncs them.

@@ -44,11 +44,34 @@ pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
         torn_bytes: 0,
     };
     let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
+    let starts = segments.iter().map(|segment| start_of(survey, segment)).collect::<Result<Vec<_>>>()?;
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
-        salvaged.take(survey, segment, survey.recorded_end(segment.id, successor))?;
+        let limit = Limit {
+            recorded: survey.recorded_end(segment.id, successor),
+            // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
+            seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
+        };
+        salvaged.take(survey, segment, starts[index], limit)?;
     }
     finish(survey, salvaged, started)
+}
+
+/// How far a segment may reach.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    recorded: Option<RecordedEnd>,
+    /// No frame from this seq on is its own.
+    seq: u64,
+}
+
+/// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.
+fn start_of(survey: &Survey<'_>, segment: &Candidate) -> Result<Option<Position>> {
+    match (segment.link, &segment.identity) {
+        (Some(link), _) => Ok(Some(Position { seq: link.base_seq, offset: FRAMES_OFFSET })),
+        (None, Some(identity)) => SegmentBytes::open(segment, identity, survey.lease)?.first_header(FRAMES_OFFSET),
+        (None, None) => Ok(None),
+    }
 }
 
 /// Whether a live file is part of the log: not one that was given up empty for another with the same predecessor.
@@ -73,23 +96,19 @@ impl Salvaged {
     }
 
     /// Takes what is intact of one segment.
-    fn take(&mut self, survey: &Survey<'_>, segment: &Candidate, recorded_end: Option<RecordedEnd>) -> Result<()> {
+    fn take(&mut self, survey: &Survey<'_>, segment: &Candidate, start: Option<Position>, limit: Limit) -> Result<()> {
         let Some(identity) = segment.identity else {
-            let end = recorded_end.map_or(self.next_seq, |end| (end.seq + 1).max(self.next_seq));
+            let end = limit.recorded.map_or(self.next_seq, |end| (end.seq + 1).max(self.next_seq));
             self.lose_whole(segment.identity_damage(self.next_seq..end));
             return Ok(());
         };
         let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
-        let start = match segment.link {
-            Some(link) => Position { seq: link.base_seq, offset: FRAMES_OFFSET },
-            None => match bytes.first_header(FRAMES_OFFSET)? {
-                Some(first) => {
-                    self.lose(segment.link_damage(0..0));
-                    first
-                }
-                None => return Ok(()),
-            },
+        let Some(start) = start else {
+            return Ok(());
         };
+        if segment.link.is_none() {
+            self.lose(segment.link_damage(0..0));
+        }
         if start.seq < self.next_seq {
             // It says to hold what others hold already: one of them is not what it says.
             self.lose(segment.link_damage(0..0));
@@ -107,7 +126,7 @@ impl Salvaged {
             };
             self.lose_whole(before);
         }
-        let end = self.take_frames(segment, &bytes, start, recorded_end)?;
+        let end = self.take_frames(segment, &bytes, start, limit)?;
         if end.seq > start.seq {
             let Candidate { id, path, file_len, .. } = segment;
             let kept = Kept {
@@ -130,11 +149,12 @@ impl Salvaged {
         segment: &Candidate,
         bytes: &SegmentBytes,
         start: Position,
-        recorded_end: Option<RecordedEnd>,
+        limit: Limit,
     ) -> Result<Position> {
+        let recorded_end = limit.recorded;
         let limit = match recorded_end {
             Some(end) => Position { seq: end.seq + 1, offset: end.offset },
-            None => Position { seq: SEQ_LIMIT, offset: segment.file_len },
+            None => Position { seq: limit.seq, offset: segment.file_len },
         };
         let mut at = start;
         loop {
@@ -208,7 +228,8 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged, started: Instant) -> Resu
         adopt: kept().filter_map(|kept| strict::unproven(survey, kept)).collect(),
         manifest,
         // Damaged files stay: somebody may know how to read more out of them.
-        unlink: survey.dead.clone(),
+        dead: survey.dead.clone(),
+        unlink: survey.spares.clone(),
         shorten: None,
     };
     let report = RecoveryReport {

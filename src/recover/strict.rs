@@ -64,9 +64,10 @@ pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Resu
     let clean = survey.manifest.clean && valid.stop.is_none();
     let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(valid.tally.last_timestamp_ms);
     let manifest = next_manifest(survey, &valid, clean, last_timestamp_ms);
-    let unlink = survey.dead.iter().cloned().chain(dropped().map(|candidate| candidate.path.clone())).collect();
+    let unlink = survey.spares.iter().cloned().chain(dropped().map(|candidate| candidate.path.clone())).collect();
     let plan = Plan {
         adopt: if clean { Vec::new() } else { valid.kept.iter().filter_map(|kept| unproven(survey, kept)).collect() },
+        dead: survey.dead.clone(),
         unlink,
         shorten: valid.kept.last().filter(|_| !clean && alone == Alone::Yes).and_then(shorten),
         manifest,
@@ -170,12 +171,25 @@ fn classify(survey: &Survey<'_>, valid: &Valid<'_>) -> Fault {
     if survey.live.values().any(|candidate| candidate.identity.is_none()) {
         return Fault::Identity;
     }
+    if named_segments(survey).any(|id| !is_reached(valid, id)) {
+        return Fault::Unreached;
+    }
     match &valid.stop {
         Some(stop) if needed_len(survey, stop) > stop.segment.file_len => Fault::Short,
         Some(_) => Fault::Frame,
         None if valid.kept.is_empty() && !survey.live.contains_key(&survey.manifest.first_segment) => Fault::Missing,
         None => Fault::Link,
     }
+}
+
+/// The segments in which the manifest says that something was durable.
+fn named_segments(survey: &Survey<'_>) -> impl Iterator<Item = u64> {
+    let Manifest { mark, cut, .. } = survey.manifest;
+    mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
+}
+
+fn is_reached(valid: &Valid<'_>, id: u64) -> bool {
+    valid.kept.iter().any(|kept| kept.id == id) || valid.stop.as_ref().is_some_and(|stop| stop.segment.id == id)
 }
 
 /// The bytes that a segment has at least, as far as anybody says.
@@ -186,14 +200,18 @@ fn needed_len(survey: &Survey<'_>, stop: &Stop<'_>) -> u64 {
 
 /// Names the damage that a witness for `witness` reaches.
 fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -> Result<Damage> {
-    let x = valid.next_seq;
+    let x = match fault {
+        // What was walked after the last recorded end may be dead: the log went on elsewhere.
+        Fault::Unreached => valid.next_seq.min(survey.proven_seq()),
+        _ => valid.next_seq,
+    };
     let lost = x..(witness + 1).max(x);
     if fault == Fault::Identity {
         if let Some(candidate) = survey.live.values().find(|candidate| candidate.identity.is_none()) {
             return Ok(candidate.identity_damage(lost));
         }
     }
-    if let Some(stop) = valid.stop.as_ref().filter(|stop| lies_in(survey, stop, x)) {
+    if let Some(stop) = valid.stop.as_ref().filter(|stop| fault != Fault::Unreached && lies_in(survey, stop, x)) {
         let needed = needed_len(survey, stop);
         let found = stop.segment.file_len;
         if fault == Fault::Short {
@@ -233,10 +251,8 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
 
 /// The first segment past `last` that the manifest or a link names, and that is not there.
 fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
-    let manifest = survey.manifest;
-    let marked = manifest.mark.map(|mark| mark.segment).into_iter().chain(manifest.cut.map(|cut| cut.segment));
     let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
-    marked.chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
+    named_segments(survey).chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.

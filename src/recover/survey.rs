@@ -19,8 +19,10 @@ pub(super) struct Survey<'m> {
     pub(super) lease: &'m Arc<ReadersLease>,
     /// The segments that the manifest lets live, by id.
     pub(super) live: BTreeMap<u64, Candidate>,
-    /// Files of dead segments, and spares: to be unlinked.
+    /// Files of segments that the manifest calls dead.
     pub(super) dead: Vec<PathBuf>,
+    /// Files that never counted, or were taken out of the way.
+    pub(super) spares: Vec<PathBuf>,
     /// The lowest id that no segment had.
     pub(super) next_id: u64,
     pub(super) notes: Vec<String>,
@@ -58,13 +60,14 @@ impl<'m> Survey<'m> {
             lease,
             live: BTreeMap::new(),
             dead: Vec::new(),
+            spares: Vec::new(),
             next_id: manifest.next_id(),
             notes: foreign_files(paths)?,
         };
         for path in file::list(&paths.segments)?.unwrap_or_default() {
             match Paths::name(&path) {
                 Name::Foreign => survey.notes.push(foreign(&path)),
-                Name::Spare => survey.dead.push(path),
+                Name::Spare => survey.spares.push(path),
                 Name::Segment { id } => {
                     survey.next_id = survey.next_id.max(id + 1);
                     if manifest.is_dead(id) {

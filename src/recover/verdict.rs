@@ -14,6 +14,9 @@ pub(crate) enum Fault {
     Short,
     /// The file that should hold it has no valid link.
     Link,
+    /// A segment that the manifest names, in its mark or its cut, is not reached. A witness is a claim about a place: a chain that does
+    /// not lead there has taken another way, however far its seqs go.
+    Unreached,
     /// The file that should hold it has no valid identity. It was synced before the file got its name: no crash does that.
     Identity,
 }
@@ -34,7 +37,7 @@ enum Proof {
     Uncovered,
 }
 
-const TABLE: [(Fault, Proof, Verdict); 10] = [
+const TABLE: [(Fault, Proof, Verdict); 12] = [
     (Fault::Frame, Proof::Covered, Verdict::Damage),
     (Fault::Frame, Proof::Uncovered, Verdict::Torn),
     (Fault::Missing, Proof::Covered, Verdict::Damage),
@@ -43,6 +46,8 @@ const TABLE: [(Fault, Proof, Verdict); 10] = [
     (Fault::Short, Proof::Uncovered, Verdict::Torn),
     (Fault::Link, Proof::Covered, Verdict::Damage),
     (Fault::Link, Proof::Uncovered, Verdict::Torn),
+    (Fault::Unreached, Proof::Covered, Verdict::Damage),
+    (Fault::Unreached, Proof::Uncovered, Verdict::Damage),
     (Fault::Identity, Proof::Covered, Verdict::Damage),
     (Fault::Identity, Proof::Uncovered, Verdict::Damage),
 ];
@@ -61,7 +66,7 @@ mod tests {
 
     #[test]
     fn exactly_one_row_matches_every_case() {
-        for fault in [Fault::Frame, Fault::Missing, Fault::Short, Fault::Link, Fault::Identity] {
+        for fault in [Fault::Frame, Fault::Missing, Fault::Short, Fault::Link, Fault::Unreached, Fault::Identity] {
             for proof in [Proof::Covered, Proof::Uncovered] {
                 let rows = TABLE.iter().filter(|(f, p, _)| (*f, *p) == (fault, proof)).count();
                 assert_eq!(rows, 1, "{fault:?} {proof:?}");
@@ -77,5 +82,6 @@ mod tests {
             assert_eq!(verdict(fault, 100, 101), Verdict::Damage);
         }
         assert_eq!(verdict(Fault::Identity, 100, 0), Verdict::Damage);
+        assert_eq!(verdict(Fault::Unreached, 100, 50), Verdict::Damage);
     }
 }

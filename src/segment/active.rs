@@ -25,6 +25,8 @@ pub(crate) struct Active {
 pub(crate) struct Backing {
     pub(crate) id: u64,
     state: Mutex<SyncState>,
+    /// The length that the file grows to.
+    full_len: u64,
     /// No further block will be added to the file: its capacity is final.
     grown: AtomicBool,
     pub(crate) extent: Arc<Extent>,
@@ -55,21 +57,21 @@ pub(crate) enum Growth {
 }
 
 impl Backing {
-    /// The backing of `file`, of which the bytes below `synced` are durable.
+    /// The backing of `file`, which is to grow to `full_len`, and of which the bytes that are published are durable.
     pub(crate) fn new(
         id: u64,
         file: File,
         writer: &Writer,
         extent: &Arc<Extent>,
-        synced: u64,
-        growth: Growth,
+        full_len: u64,
         health: &Arc<Health>,
     ) -> Backing {
         let open = Some(OpenFile { file: Arc::new(file), map: writer.map_handle() });
         Backing {
             id,
-            state: Mutex::new(SyncState { open, synced }),
-            grown: AtomicBool::new(growth == Growth::Complete),
+            state: Mutex::new(SyncState { open, synced: extent.published() }),
+            full_len,
+            grown: AtomicBool::new(extent.capacity() == full_len),
             extent: Arc::clone(extent),
             health: Arc::clone(health),
         }
@@ -103,10 +105,11 @@ impl Backing {
         self.guarded(|| file.sync())
     }
 
-    /// Adds blocks to the file up to `end`, and syncs them, so that appends may go there. Only the sync holds the lock, so that
-    /// appenders wait for it no longer than they must.
-    pub(crate) fn grow(&self, end: u64, chunk: ZeroChunk) -> Result<()> {
+    /// Writes zeros over the next `step` bytes past the capacity, and syncs them, so that appends may go there: the file has blocks,
+    /// and nothing has to be read for them. Only the sync holds the lock, so that appenders wait for it no longer than they must.
+    pub(crate) fn grow(&self, step: u64, chunk: ZeroChunk) -> Result<()> {
         let start = self.extent.capacity();
+        let end = self.full_len.min(start + step);
         let Some((file, map)) =
             self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map)))
         else {
@@ -119,7 +122,15 @@ impl Backing {
         }
         map.populate(start..end);
         self.extent.raise_capacity(end);
+        if end == self.full_len {
+            self.finish_growth();
+        }
         Ok(())
+    }
+
+    /// Lets go of the file and the writable mapping, synced or not: nobody will write any more.
+    pub(crate) fn release(&self) {
+        self.state.lock().open = None;
     }
 
     /// The file keeps the blocks that it has.

@@ -141,9 +141,16 @@ impl Keeper {
     }
 
     /// Waits until `backing`, which is in use, has grown past `capacity` or will grow no more.
-    pub(crate) fn wait_growth(&self, backing: &Backing, capacity: u64) {
+    pub(crate) fn wait_growth(&self, backing: &Arc<Backing>, capacity: u64) {
         // A failure to grow is no error yet: the next file may fit.
-        let _ = self.wait(|_, _| backing.extent.capacity() > capacity || backing.growth() == Growth::Complete);
+        let _ = self.wait(|shared, state| {
+            let done = backing.extent.capacity() > capacity || backing.growth() == Growth::Complete;
+            if !done && state.growing.is_none() {
+                state.growing = Some(Arc::clone(backing));
+                shared.work.notify_one();
+            }
+            done
+        });
     }
 
     fn wait(&self, done: impl Fn(&Shared, &mut State) -> bool) -> Result<()> {
@@ -194,13 +201,16 @@ impl Keeper {
     }
 
     /// Has the thread finish what it does, remove the files that nobody will need, and end. Waits for it, unless called by it: then
-    /// the files go at once, for they may not be touched once the directory is given free.
+    /// the files go at once, and what is dead is left to the next open, for nothing may be touched once the directory is given free.
     pub(crate) fn stop(&self) {
         self.shared.state.lock().stop = true;
         self.shared.work.notify_one();
         self.shared.ready.notify_all();
         match self.thread.lock().take() {
-            Some(_) if self.shared.is_this_thread() => self.shared.remove_unused(),
+            Some(_) if self.shared.is_this_thread() => {
+                self.shared.state.lock().retired.clear();
+                self.shared.remove_unused();
+            }
             // The thread's own panics are bugs, and were reported when they happened.
             Some(thread) => drop(thread.join()),
             None => {}
@@ -314,11 +324,12 @@ impl Shared {
 
     /// Adds one step of blocks to a file in use. If there is no space, it keeps those that it has.
     fn grow(&self, backing: &Backing) {
-        let full = self.blueprint.segment_size;
-        let grown = backing.grow(full.min(backing.extent.capacity() + GROWTH_STEP), self.blueprint.chunk);
+        let grown = backing.grow(GROWTH_STEP, self.blueprint.chunk);
         let mut state = self.state.lock();
-        if grown.is_err() || backing.extent.capacity() == full {
+        if grown.is_err() {
             backing.finish_growth();
+        }
+        if backing.growth() == Growth::Complete {
             state.growing = None;
         }
         self.ready.notify_all();

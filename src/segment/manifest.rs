@@ -88,8 +88,8 @@ fn unreadable(path: &Path, one: Unreadable, other: Unreadable) -> Error {
 }
 
 impl ManifestFile {
-    /// Builds the manifest of a new log under another name, syncs and renames it, and syncs the directory: a crash leaves no
-    /// manifest, or this one.
+    /// Builds the manifest of a new log under another name, syncs and renames it: a crash leaves no manifest, or this one. Its name,
+    /// and those of the directories above it, are durable with the first recovery.
     pub(crate) fn create(paths: &Paths, manifest: Manifest, health: &Arc<Health>) -> Result<ManifestFile> {
         let building = paths.new_manifest();
         file::unlink(&building)?;
@@ -105,7 +105,6 @@ impl ManifestFile {
             let _ = file::unlink(&building);
             return Err(error);
         }
-        file::sync_dir(&paths.metadata)?;
         let file = file.renamed(&paths.manifest);
         Ok(ManifestFile { file, current: manifest, current_slot: 0, health: Arc::clone(health) })
     }
@@ -118,6 +117,12 @@ impl ManifestFile {
 
     pub(crate) fn current(&self) -> &Manifest {
         &self.current
+    }
+
+    /// Nobody has replaced the manifest since it was created: whoever created it, or opened it since, may have been killed before its
+    /// name was durable.
+    pub(crate) fn was_never_replaced(&self) -> bool {
+        self.current.generation == Manifest::FIRST_GENERATION
     }
 
     /// Writes the current slot again, byte for byte, and syncs it. A process that was killed, or whose sync failed, can leave a slot

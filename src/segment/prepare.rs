@@ -11,7 +11,7 @@
 //! A retired file gets its spare name, and the directory is synced, before the first of its bytes is overwritten: until then a crash
 //! can bring the old name back, and what the manifest calls dead must at least be what it was.
 
-use super::active::{Active, Backing, Growth};
+use super::active::{Active, Backing};
 use super::health::Health;
 use super::paths::Paths;
 use super::sealed::Segment;
@@ -159,8 +159,7 @@ impl Blueprint {
         let writer = Writer::map(&file, self.segment_size, &extent)?;
         let read_map = ReadMap::map(&file, self.segment_size, &extent, WrittenBy::ThisRun, &self.lease)?;
         writer.map_handle().populate(0..capacity);
-        let growth = if capacity < self.segment_size { Growth::Ongoing } else { Growth::Complete };
-        let backing = Backing::new(identity.id, file, &writer, &extent, LINK_OFFSET, growth, &self.health);
+        let backing = Backing::new(identity.id, file, &writer, &extent, self.segment_size, &self.health);
         Ok(Prepared {
             id: identity.id,
             salt: identity.salt,

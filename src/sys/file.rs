@@ -154,22 +154,21 @@ impl ZeroChunk {
     }
 }
 
-/// Makes `dir` with its parents, and syncs each directory that got a new name in it, up to the first that was there.
+/// Makes `dir` with its parents. Their names are durable after [`sync_dir_and_ancestors`].
 pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
     if dir.is_dir() {
         return Ok(());
     }
-    let parent = parent(dir);
-    create_dir_all(parent)?;
+    create_dir_all(parent(dir))?;
     match watched(Op::CreateDir { path: dir }, || fs::create_dir(dir)) {
-        Ok(()) => sync_dir(parent),
+        Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
         Err(e) => Err(error("create", dir, 0, e)),
     }
 }
 
 /// The directory that `path` stands in.
-pub(crate) fn parent(path: &Path) -> &Path {
+fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ if path.has_root() => path,
@@ -180,6 +179,19 @@ pub(crate) fn parent(path: &Path) -> &Path {
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
     let sync = || retry(|| fs::File::open(dir)?.sync_all());
     watched(Op::SyncDir { path: dir }, sync).map_err(|e| error("sync", dir, 0, e))
+}
+
+/// Syncs `dir` and every directory above it, but for those that this user may not open: those he has not made.
+pub(crate) fn sync_dir_and_ancestors(dir: &Path) -> Result<()> {
+    sync_dir(dir)?;
+    let real = fs::canonicalize(dir).map_err(|e| error("resolve", dir, 0, e))?;
+    for ancestor in real.ancestors().skip(1) {
+        match sync_dir(ancestor) {
+            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn rename(from: &Path, to: &Path) -> Result<()> {

@@ -397,7 +397,7 @@ impl Appender {
             Ok(Some((epoch, mark))) => {
                 let advanced = self.group.advance(epoch, mark, leadership);
                 // Only now: a leader that finds no segment to sync must find the durable seq moved.
-                self.forget_synced(mark.segment);
+                self.forget_synced(mark);
                 if advanced {
                     self.keeper.notice_durable();
                 }
@@ -418,10 +418,11 @@ impl Appender {
         self.wake_followers();
     }
 
-    /// Sealed segments up to `id` are durable.
-    fn forget_synced(&self, id: u64) {
+    /// Sealed segments that end at or before `mark` are durable. A segment that was sealed while its first part was synced is not.
+    fn forget_synced(&self, mark: Mark) {
         let mut cursor = self.cursor.lock();
-        while cursor.unsynced.front().is_some_and(|front| front.end.segment <= id) {
+        let is_covered = |end: Mark| (end.segment, end.seq) <= (mark.segment, mark.seq);
+        while cursor.unsynced.front().is_some_and(|front| is_covered(front.end)) {
             cursor.unsynced.pop_front();
         }
     }
@@ -441,6 +442,16 @@ impl Appender {
                 return;
             }
         }
+    }
+
+    /// Lets go of the files: once the log is closed, entries that are still held keep mappings alive, and no descriptor.
+    pub(crate) fn release_files(&self) {
+        let mut cursor = self.cursor.lock();
+        let active = cursor.active.take();
+        let unsynced = std::mem::take(&mut cursor.unsynced);
+        drop(cursor);
+        active.iter().for_each(|active| active.backing.release());
+        unsynced.iter().for_each(|sealed| sealed.backing.release());
     }
 
     // --- cuts, for the upkeep ---
