@@ -4,4 +4,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod basics;
+mod contract;
+mod seam;
 mod tidy;
