@@ -243,7 +243,10 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((log.first_seq(), log.next_seq(), log.durable_seq()), (1, 1, 0));
     let seq = log.append(&vec![7; 16 << 20]).unwrap();
     assert_eq!((seq, log.durable_seq()), (1, 1), "Immediate, and 16 MiB fit");
-    assert!(matches!(log.append(&vec![7; (16 << 20) + 1]), Err(Error::EntryTooLarge { len: 16_777_217, max: 16_777_216 })));
+    assert!(matches!(
+        log.append(&vec![7; (16 << 20) + 1]),
+        Err(Error::EntryTooLarge { len: 16_777_217, max: 16_777_216 })
+    ));
     let text = vec![b'a'; 1000];
     log.append(&text).unwrap();
     let view = log.view();

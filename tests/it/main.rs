@@ -3,6 +3,7 @@
 // Here, a failed unwrap is a failed test.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod basics;
 mod contract;
 mod seam;

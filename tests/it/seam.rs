@@ -118,7 +118,9 @@ impl Observer for Seam {
 
 /// True for the name of a segment file.
 pub(crate) fn is_segment(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("wal-") && name.ends_with(".log"))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with("wal-") && name.ends_with(".log"))
 }
 
 /// The segment files of a log, in order.
@@ -184,7 +186,8 @@ pub(crate) fn child(wrapper: &[&str], test: &str, dir: &Path) -> Command {
     words.push(exe.into());
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
-    command.env(CHILD_DIR, dir).stdin(Stdio::null()).current_dir(std::env::temp_dir());
+    command.env("INSTA_WORKSPACE_ROOT", env!("CARGO_MANIFEST_DIR")).env(CHILD_DIR, dir);
+    command.stdin(Stdio::null()).current_dir(std::env::temp_dir());
     command
 }
 
