@@ -6,5 +6,6 @@
 mod bad_input;
 mod basics;
 mod contract;
+mod full_disk;
 mod seam;
 mod tidy;
