@@ -7,5 +7,7 @@ mod bad_input;
 mod basics;
 mod contract;
 mod full_disk;
+mod poison;
 mod seam;
+mod threads;
 mod tidy;

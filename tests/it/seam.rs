@@ -34,7 +34,7 @@ pub(crate) fn name_of(op: &Op<'_>) -> String {
 }
 
 /// What an observer answers before an operation: the number of an error of the operating system, or none.
-type Fault = Box<dyn Fn(&Op<'_>) -> Option<i32> + Send + Sync>;
+type Fault = Arc<dyn Fn(&Op<'_>) -> Option<i32> + Send + Sync>;
 
 /// Writes down what happens below one directory, and makes fail what it was asked to.
 pub(crate) struct Seam {
@@ -66,7 +66,7 @@ pub(crate) fn watch(dir: &Path) -> Watched {
 impl Seam {
     /// From now on, `fault` decides which operations fail.
     pub(crate) fn fail_when(&self, fault: impl Fn(&Op<'_>) -> Option<i32> + Send + Sync + 'static) {
-        *self.fault.lock().unwrap() = Some(Box::new(fault));
+        *self.fault.lock().unwrap() = Some(Arc::new(fault));
     }
 
     /// From now on, nothing fails.
@@ -101,8 +101,9 @@ impl Seam {
 
 impl Observer for Seam {
     fn before(&self, op: &Op<'_>) -> io::Result<()> {
-        let code = self.fault.lock().unwrap().as_ref().and_then(|fault| fault(op));
-        match code {
+        // Called without the lock, for it may wait for another thread's operation.
+        let fault = self.fault.lock().unwrap().clone();
+        match fault.and_then(|fault| fault(op)) {
             None => Ok(()),
             Some(code) => {
                 self.note(op, false);
