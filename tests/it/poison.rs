@@ -209,7 +209,10 @@ fn a_failed_sync_of_a_sealed_segment_poisons() {
     for seq in 12.. {
         match log.append(&payload(seq)) {
             Ok(given) => assert_eq!(given, seq),
-            Err(error) => break is_poisoned(Err::<(), _>(error)),
+            Err(error) => {
+                is_poisoned(Err::<(), _>(error));
+                break;
+            }
         }
     }
     is_poisoned(receive.recv_timeout(Duration::from_secs(10)).unwrap());
