@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod basics;
+mod borrow;
 mod contract;
 mod full_disk;
 mod poison;
