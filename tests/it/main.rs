@@ -9,6 +9,7 @@ mod borrow;
 mod contract;
 mod full_disk;
 mod poison;
+mod policies;
 mod seam;
 mod threads;
 mod tidy;
