@@ -1,5 +1,5 @@
-//! Bad input: sizes, options and paths that are refused, files that are no log or of another version, a directory without
-//! permission. Each is an error that names what is wrong, and nothing is lost or left half made.
+//! Bad input: sizes, options and paths that are refused, files that are no log or of another version, a directory
+//! without permission. Each is an error that names what is wrong, and nothing is lost or left half made.
 
 use crate::seam;
 use maplog::{Ack, Error, Log, Options, Result, SyncPolicy};

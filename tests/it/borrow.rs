@@ -1,6 +1,6 @@
-//! What is borrowed: payloads lie in the mapping of a segment file, stay the same bytes whatever happens to the log, cost no file
-//! descriptor, and keep their file from being used again. Also that rotation does nothing to files on the append path, and that a
-//! second open is refused at once.
+//! What is borrowed: payloads lie in the mapping of a segment file, stay the same bytes whatever happens to the log,
+//! cost no file descriptor, and keep their file from being used again. Also that rotation does nothing to files on the
+//! append path, and that a second open is refused at once.
 
 use crate::seam::{self, child_dir};
 use maplog::{Error, Log, Options, PinnedEntry, SyncPolicy, View};

@@ -1,5 +1,5 @@
-//! The contract of the public interface, name by name: that this file compiles is most of the test. It is written from the
-//! contract and not from the code, so that a changed signature fails here before it fails in somebody's engine.
+//! The contract of the public interface, name by name: that this file compiles is most of the test. It is written from
+//! the contract and not from the code, so that a changed signature fails here before it fails in somebody's engine.
 
 use maplog::{
     Ack, Compression, Damage, Entry, Error, Follower, Iter, Log, LogIter, Options, PinnedEntry, RecoveryMode,
@@ -192,7 +192,8 @@ type Callback = Box<dyn FnOnce(Result<()>) + Send + 'static>;
 fn calls_on_the_log_have_these_signatures() {
     let _: fn(&Log) -> &RecoveryReport = Log::recovery;
     let _: for<'a> fn(&'a Log, &'a [u8]) -> Result<u64> = Log::append;
-    let _: fn(&Log, usize, fn(&mut [u8])) -> Result<u64> = Log::append_with;
+    type Fill = fn(&mut [u8]);
+    let _: fn(&Log, usize, Fill) -> Result<u64> = Log::append_with;
     let _: fn(&Log, Vec<String>) -> Result<Range<u64>> = Log::append_batch;
     let _: for<'a> fn(&'a Log, &'a [u8], Ack) -> Result<u64> = Log::append_as;
     let _: fn(&Log) -> Result<u64> = Log::sync;
@@ -214,13 +215,13 @@ fn calls_on_the_log_have_these_signatures() {
 
 #[test]
 fn calls_that_read_have_these_signatures() {
-    fn entry<'v>() {
+    fn entry<'v>(_: &'v View) {
         let _: fn(Entry<'v>) -> Cow<'v, [u8]> = Entry::into_payload;
         let _: for<'a> fn(&'a Entry<'v>) -> &'a [u8] = Entry::payload;
         let _: fn(&Entry<'v>) -> u64 = Entry::seq;
         let _: fn(&Entry<'v>) -> SystemTime = Entry::timestamp;
     }
-    entry();
+    let _: fn(&View) = entry;
     let _: for<'v> fn(&'v View) -> Iter<'v> = View::iter;
     let _: for<'v> fn(&'v View, u64) -> Result<Option<Entry<'v>>> = View::get;
     let _: for<'v> fn(&'v View, Range<u64>) -> Iter<'v> = View::range;

@@ -1,5 +1,6 @@
-//! A full disk, a read-only one, and errors of the operating system while a log is opened: each is an `Err` that names the operation
-//! and the file, nothing acked is lost, nothing half made stays, and the same log works once the trouble is over.
+//! A full disk, a read-only one, and errors of the operating system while a log is opened: each is an `Err` that names
+//! the operation and the file, nothing acked is lost, nothing half made stays, and the same log works once the trouble
+//! is over.
 
 use crate::seam::{self, name_of, EIO, EMFILE, ENOMEM, ENOSPC, EROFS};
 use maplog::testing::Op;
@@ -277,11 +278,11 @@ fn a_disk_that_is_full_at_any_write_of_a_preparation_loses_nothing() {
             assert!(names.is_empty(), "{context}: {names:?}");
             let first = log.truncate_before(last / 2 + 1).unwrap();
             watched.heal();
-            append(&log, last + 1..=last + 2000);
-            check(&log, first, last + 2000);
+            append(&log, last + 1..=last + 500);
+            check(&log, first, last + 500);
             log.close().unwrap();
             let log = small(policy).open(dir.path()).unwrap();
-            check(&log, first, last + 2000);
+            check(&log, first, last + 500);
         }
     }
 }
@@ -290,7 +291,7 @@ fn a_disk_that_is_full_at_any_write_of_a_preparation_loses_nothing() {
 fn a_disk_that_is_full_while_a_file_in_use_grows_keeps_what_it_holds() {
     // Zeros are written 64 KiB at a time; a file in use grows by a MiB, after a start of 256 KiB or more.
     let options = Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Manual);
-    for nth in [0, 1, 4, 5, 20, 40, 64, 65, 66, 80, 100] {
+    for nth in [0, 1, 4, 5, 20, 65, 66] {
         let dir = tempfile::tempdir().unwrap();
         let watched = seam::watch(dir.path());
         let log = options.clone().open(dir.path()).unwrap();

@@ -1,5 +1,6 @@
-//! One failed sync: the call that met it gets `Io`, all others and all later ones `Poisoned`, the durable seq stays, nothing is tried
-//! again, reads go on, close says so and gives the directory free, and the next open has everything that was acked.
+//! One failed sync: the call that met it gets `Io`, all others and all later ones `Poisoned`, the durable seq stays,
+//! nothing is tried again, reads go on, close says so and gives the directory free, and the next open has everything
+//! that was acked.
 
 use crate::seam::{self, name_of, within_ten_seconds, Watched, EIO};
 use maplog::testing::Op;

@@ -1,5 +1,5 @@
-//! When what is durable: the sync policies, `append_as`, waits and callbacks with each of their ends, and where a witness of it stands
-//! on disk. Also what a log tells about itself: stats, segments, the recovery report, validation.
+//! When what is durable: the sync policies, `append_as`, waits and callbacks with each of their ends, and where a
+//! witness of it stands on disk. Also what a log tells about itself: stats, segments, the recovery report, validation.
 
 use crate::seam;
 use maplog::{Ack, DamageKind, Error, Log, Options, SegmentState, SyncPolicy};

@@ -1,5 +1,6 @@
-//! Observers that several modules use: one that writes down every file operation with its thread, and one that makes chosen
-//! operations fail. Also how a test looks at a log's files without asking the library, and how it starts a child of itself.
+//! Observers that several modules use: one that writes down every file operation with its thread, and one that makes
+//! chosen operations fail. Also how a test looks at a log's files without asking the library, and how it starts a child
+//! of itself.
 
 use maplog::testing::{observe, Observer, ObserverGuard, Op};
 use std::io;

@@ -1,5 +1,5 @@
-//! Several threads on one log: who appends, reads, follows, waits, truncates and closes at once gets what he was promised, and nobody
-//! waits for ever.
+//! Several threads on one log: who appends, reads, follows, waits, truncates and closes at once gets what he was
+//! promised, and nobody waits for ever.
 
 use crate::seam::{self, within_ten_seconds, Random};
 use maplog::{Ack, Error, Follower, Log, Options, PinnedEntry, SyncPolicy, View};
@@ -224,7 +224,6 @@ fn spawn<T: Send + 'static>(
 
 /// Appends, reads, follows, waits and cuts at once for `time`, and compares what everybody saw.
 fn everything_at_once(seed: u64, policy: SyncPolicy, time: Duration) {
-    println!("seed {seed}, {policy:?}");
     let dir = tempfile::tempdir().unwrap();
     let shared = Shared::new(small(policy).open(dir.path()).unwrap());
     let mut workers = Vec::new();
@@ -293,9 +292,15 @@ fn everything_at_once(seed: u64, policy: SyncPolicy, time: Duration) {
 
 #[test]
 fn everybody_agrees_whatever_is_cut_meanwhile() {
-    everything_at_once(1, SyncPolicy::Manual, Duration::from_millis(1200));
-    everything_at_once(2, SyncPolicy::Batch { entries: 20, bytes: 3000 }, Duration::from_millis(800));
-    everything_at_once(3, SyncPolicy::Interval(Duration::from_millis(1)), Duration::from_millis(800));
+    let policies = [
+        (SyncPolicy::Manual, 1200),
+        (SyncPolicy::Batch { entries: 20, bytes: 3000 }, 800),
+        (SyncPolicy::Interval(Duration::from_millis(1)), 800),
+    ];
+    for (seed, (policy, millis)) in (1..).zip(policies) {
+        println!("seed {seed}, {policy:?}");
+        everything_at_once(seed, policy, Duration::from_millis(millis));
+    }
 }
 
 /// Has `threads` threads append `count` entries each; checks the acks, and gives the highest seq.
@@ -567,7 +572,9 @@ fn a_view_in_one_thread_outlives_the_log_in_another() {
                 log.append(&payload(round << 8 | n)).unwrap();
             }
             let view: View = log.view();
-            thread::spawn(move || view.iter().map(|entry| id_of(entry.unwrap().payload())).count() as u64 == round * 50)
+            thread::spawn(move || {
+                view.iter().filter(|entry| id_of(entry.as_ref().unwrap().payload()) > 0).count() as u64 == round * 50
+            })
         })
         .collect();
     drop(log);
