@@ -8,6 +8,7 @@ mod basics;
 mod borrow;
 mod contract;
 mod crash_images;
+mod flips;
 mod full_disk;
 mod poison;
 mod policies;
