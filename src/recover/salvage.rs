@@ -13,6 +13,7 @@ use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
 use crate::sys::lock::Alone;
+use std::ops::Range;
 use std::time::Instant;
 
 /// What was found so far.
@@ -65,6 +66,14 @@ struct Limit {
     seq: u64,
 }
 
+impl Limit {
+    /// Up to where something says that the segment's entries were durable: its recorded end, or the mark.
+    fn promised(&self, survey: &Survey<'_>, segment: &Candidate) -> Option<RecordedEnd> {
+        let mark = survey.manifest.mark.filter(|mark| mark.segment == segment.id);
+        self.recorded.or(mark.map(|mark| RecordedEnd { seq: mark.seq, offset: mark.offset }))
+    }
+}
+
 /// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.
 fn start_of(survey: &Survey<'_>, segment: &Candidate) -> Result<Option<Position>> {
     match (segment.link, &segment.identity) {
@@ -97,13 +106,15 @@ impl Salvaged {
 
     /// Takes what is intact of one segment.
     fn take(&mut self, survey: &Survey<'_>, segment: &Candidate, start: Option<Position>, limit: Limit) -> Result<()> {
+        let promised = limit.promised(survey, segment);
         let Some(identity) = segment.identity else {
-            let end = limit.recorded.map_or(self.next_seq, |end| (end.seq + 1).max(self.next_seq));
-            self.lose_whole(segment.identity_damage(self.next_seq..end));
+            self.lose_whole(segment.identity_damage(self.next_seq..self.after(promised)));
             return Ok(());
         };
-        let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
         let Some(start) = start else {
+            if promised.is_some_and(|end| end.seq >= self.next_seq) {
+                self.lose_whole(segment.link_damage(self.next_seq..self.after(promised)));
+            }
             return Ok(());
         };
         if segment.link.is_none() {
@@ -115,35 +126,33 @@ impl Salvaged {
             return Ok(());
         }
         if start.seq > self.next_seq {
-            let before = match segment.link.and_then(|link| link.predecessor) {
-                Some(predecessor) if !survey.live.contains_key(&predecessor.id) => Damage {
-                    path: survey.paths.segment(predecessor.id),
-                    bytes: 0..0,
-                    seqs: self.next_seq..start.seq,
-                    kind: DamageKind::Missing,
-                },
-                _ => Damage { kind: DamageKind::Gap, ..segment.link_damage(self.next_seq..start.seq) },
-            };
-            self.lose_whole(before);
+            self.lose_whole(missing_before(survey, segment, self.next_seq..start.seq));
         }
+        let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
         let end = self.take_frames(segment, &bytes, start, limit)?;
         if end.seq > start.seq {
             let Candidate { id, path, file_len, .. } = segment;
-            let kept = Kept {
-                id: *id,
-                path: path.clone(),
-                salt: identity.salt,
-                base_seq: start.seq,
-                end,
-                file_len: *file_len,
-            };
+            let (path, file_len) = (path.clone(), *file_len);
+            let kept = Kept { id: *id, path, salt: identity.salt, base_seq: start.seq, end, file_len };
             self.pieces.push(Piece::Segment(kept));
             self.next_seq = end.seq;
+        }
+        if let Some(promised) = promised.filter(|promised| promised.seq >= end.seq) {
+            let (expected, found) = (promised.offset, segment.file_len);
+            let kind = if found < expected { DamageKind::Short { expected, found } } else { bytes.fault(end)? };
+            let lost = end.offset.min(expected)..expected;
+            let seqs = end.seq..promised.seq + 1;
+            self.lose_whole(Damage { path: segment.path.clone(), bytes: lost, seqs, kind });
         }
         Ok(())
     }
 
-    /// Walks a segment from `start`, over holes; where it ends.
+    /// The seq after what was promised, or after what is there already.
+    fn after(&self, promised: Option<RecordedEnd>) -> u64 {
+        promised.map_or(self.next_seq, |end| self.next_seq.max(end.seq + 1))
+    }
+
+    /// Walks a segment from `start`, over holes; where its last intact frame ends.
     fn take_frames(
         &mut self,
         segment: &Candidate,
@@ -151,37 +160,41 @@ impl Salvaged {
         start: Position,
         limit: Limit,
     ) -> Result<Position> {
-        let recorded_end = limit.recorded;
-        let limit = match recorded_end {
+        let limit = match limit.recorded {
             Some(end) => Position { seq: end.seq + 1, offset: end.offset },
             None => Position { seq: limit.seq, offset: segment.file_len },
         };
         let mut at = start;
-        loop {
-            if at.seq >= limit.seq {
-                return Ok(at);
-            }
+        while at.seq < limit.seq {
             if let Some(header) = bytes.valid_frame(at)? {
                 self.tally.add(&header);
                 self.highest_seq = self.highest_seq.max(header.seq);
                 at = at.after(&header);
                 continue;
             }
-            let loss = bytes.loss(at, DamageKind::Batch, limit)?;
-            if loss.seqs.end >= limit.seq && recorded_end.is_none() {
-                // No valid frame follows, and nobody says that any did: but for what headers say, the log ends here.
+            let Loss { bytes: range, seqs, kind } = bytes.loss(at, bytes.fault(at)?, limit)?;
+            if seqs.end >= limit.seq {
+                // No valid frame follows. What headers still say counts, their entries do not.
                 let rest = bytes.rest(at.offset, None, &(at.seq..limit.seq))?;
                 self.tally.witness = self.tally.witness.max(rest.witness);
                 self.highest_seq = self.highest_seq.max(rest.seq);
                 self.torn_bytes += rest.bytes;
-                return Ok(at);
+                break;
             }
-            let Loss { bytes: range, seqs, .. } = loss;
-            let kind = bytes.fault(at)?;
-            let next = Position { seq: seqs.end, offset: range.end };
+            at = Position { seq: seqs.end, offset: range.end };
             self.lose(Damage { path: segment.path.clone(), bytes: range, seqs, kind });
-            at = next;
         }
+        Ok(at)
+    }
+}
+
+/// The damage of entries that should stand before a segment, and that no file before it holds.
+fn missing_before(survey: &Survey<'_>, segment: &Candidate, seqs: Range<u64>) -> Damage {
+    match segment.link.and_then(|link| link.predecessor) {
+        Some(predecessor) if !survey.live.contains_key(&predecessor.id) => {
+            Damage { path: survey.paths.segment(predecessor.id), bytes: 0..0, seqs, kind: DamageKind::Missing }
+        }
+        _ => Damage { kind: DamageKind::Gap, ..segment.link_damage(seqs) },
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Resu
         }
     }
 
-    let fault = classify(survey, &valid);
+    let fault = classify(survey, &valid, witness);
     if verdict(fault, x, witness) == Verdict::Damage {
         return Err(Error::damaged(explain(survey, &valid, fault, witness)?));
     }
@@ -167,11 +167,11 @@ fn misplaced(segment: &Candidate, expected: u64, base_seq: u64) -> Damage {
     }
 }
 
-fn classify(survey: &Survey<'_>, valid: &Valid<'_>) -> Fault {
+fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {
     if survey.live.values().any(|candidate| candidate.identity.is_none()) {
         return Fault::Identity;
     }
-    if named_segments(survey).any(|id| !is_reached(valid, id)) {
+    if valid.next_seq > witness && named_segments(survey).any(|id| !is_reached(valid, id)) {
         return Fault::Unreached;
     }
     match &valid.stop {

@@ -14,7 +14,7 @@ pub(crate) enum Fault {
     Short,
     /// The file that should hold it has no valid link.
     Link,
-    /// A segment that the manifest names, in its mark or its cut, is not reached. A witness is a claim about a place: a chain that does
+    /// No seq is missing, but a segment that the manifest names, in its mark or its cut, is not reached. A witness is a claim about a place: a chain that does
     /// not lead there has taken another way, however far its seqs go.
     Unreached,
     /// The file that should hold it has no valid identity. It was synced before the file got its name: no crash does that.

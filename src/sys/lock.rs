@@ -19,7 +19,16 @@ fn lock(file: &File, operation: FlockOperation) -> Result<bool> {
 /// Held by the one `Log` that has the directory open. The kernel releases it with the process.
 #[derive(Debug)]
 pub(crate) struct DirLock {
-    _file: File,
+    file: File,
+}
+
+/// Unlocked by a call, not by closing the file: between fork and exec, a child that another thread starts has a copy of the descriptor,
+/// and would keep the lock.
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // There is nothing to do about a failure, and closing unlocks too.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DirLock {
@@ -29,7 +38,7 @@ impl DirLock {
         if !lock(&file, FlockOperation::NonBlockingLockExclusive)? {
             return Err(Error::Locked { path: path.to_owned() });
         }
-        Ok(DirLock { _file: file })
+        Ok(DirLock { file })
     }
 }
 
@@ -37,7 +46,15 @@ impl DirLock {
 /// shortens a file.
 #[derive(Debug)]
 pub(crate) struct ReadersLease {
-    _file: File,
+    file: File,
+}
+
+/// As with [`DirLock`]: a child's copy of the descriptor is no reader.
+impl Drop for ReadersLease {
+    fn drop(&mut self) {
+        // A file that is then not shortened does no harm.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl ReadersLease {
@@ -47,7 +64,7 @@ impl ReadersLease {
         let file = File::open_or_create(path)?;
         let alone = lock(&file, FlockOperation::NonBlockingLockExclusive)?;
         lock(&file, FlockOperation::LockShared)?;
-        Ok((Arc::new(ReadersLease { _file: file }), if alone { Alone::Yes } else { Alone::No }))
+        Ok((Arc::new(ReadersLease { file }), if alone { Alone::Yes } else { Alone::No }))
     }
 }
 
