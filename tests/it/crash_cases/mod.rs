@@ -1,0 +1,13 @@
+//! Sequences that broke earlier drafts of the design, each a test by its number. They go through the public API, through images of
+//! the log's directory, and through the seam of the file operations. Each judges by what was appended, acked and flipped alone.
+//!
+//! D is a witness, X the first seq whose frame is not valid; entries that a cut took away and that were appended again have another
+//! *life*, which their payloads tell. A *power cut* leaves any part of what was not synced.
+
+mod api;
+mod cuts;
+mod damage;
+mod in_flight;
+mod manifest;
+mod poison;
+mod power;

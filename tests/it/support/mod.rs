@@ -1,0 +1,8 @@
+//! What several modules of tests share: a decoder of the bytes on disk, images of what a power cut leaves, a seam into the file
+//! operations, logs with a known content, and child processes.
+
+pub(crate) mod child;
+pub(crate) mod format;
+pub(crate) mod image;
+pub(crate) mod logs;
+pub(crate) mod seam;
