@@ -5,9 +5,12 @@
 //! *life*, which their payloads tell. A *power cut* leaves any part of what was not synced.
 
 mod api;
+mod creation;
 mod cuts;
 mod damage;
 mod in_flight;
 mod manifest;
+mod pins;
 mod poison;
 mod power;
+mod recycling;
