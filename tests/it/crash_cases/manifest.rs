@@ -2,7 +2,7 @@
 
 use crate::support::format::{self, Mark};
 use crate::support::image::{Cut, Film, Recorder};
-use crate::support::logs::{assert_holds, contents, copy_dir, fast_dir, fill, manual, payload, Rng, wait_until};
+use crate::support::logs::{assert_holds, contents, copy_dir, fast_dir, fill, manual, payload, wait_until, Rng};
 use crate::support::seam;
 use maplog::testing::Op;
 use maplog::{Error, RecoveryMode};

@@ -14,3 +14,5 @@ mod pins;
 mod poison;
 mod power;
 mod recycling;
+mod salvage;
+mod space;

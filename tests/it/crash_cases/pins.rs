@@ -102,6 +102,30 @@ fn a_second_open_from_another_process_is_locked_out_until_the_first_is_killed() 
     assert!(matches!(manual().open(dir.path()), Err(Error::Locked { .. })));
 }
 
+/// Between its start and its first own instruction, a child has a copy of every descriptor of its parent, that of the lock too.
+#[test]
+fn close_gives_the_directory_free_while_children_are_being_started() {
+    let dir = fast_dir();
+    let done = Arc::new(AtomicBool::new(false));
+    let is_done = Arc::clone(&done);
+    let starting = std::thread::spawn(move || {
+        while !is_done.load(Ordering::Relaxed) {
+            std::process::Command::new("true").output().unwrap();
+        }
+    });
+    let mut locked_out = 0;
+    for _ in 0..300 {
+        match manual().open(dir.path()) {
+            Ok(log) => log.close().unwrap(),
+            Err(Error::Locked { .. }) => locked_out += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    done.store(true, Ordering::Relaxed);
+    starting.join().unwrap();
+    assert_eq!(locked_out, 0, "of 300 opens, each after a close");
+}
+
 #[test]
 fn case_36_pins_of_a_poisoned_log_stay_readable_after_a_reopen_and_a_cut_below_them() {
     let dir = fast_dir();

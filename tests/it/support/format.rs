@@ -73,9 +73,9 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// The segment in the file at `path`; None if its identity is not valid.
+    /// The segment in the file at `path`; None if its identity is not valid, or if the file has just gone.
     pub(crate) fn read(path: &Path) -> Option<Segment> {
-        let bytes = fs::read(path).unwrap();
+        let bytes = fs::read(path).ok()?;
         let (identity, link) = (bytes.get(..64)?, bytes.get(64..128)?);
         if &identity[..8] != b"MAPLOGSG" || !is_sealed(identity) {
             return None;
