@@ -13,7 +13,7 @@
 
 mod oracle;
 
-use crate::sim::{lock, scratch_dir, Crash, Disk, Rng, Sim, Wreck};
+use crate::sim::{lock, scratch_dir, seeds, Crash, Disk, Rng, Sim, Wreck};
 use maplog::{Ack, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use oracle::{Doing, Expect, Model, Recovered, Running};
 use std::fmt::Write as _;
@@ -50,7 +50,7 @@ fn crashes_under_manual_sync_keep_the_promises() {
 }
 
 fn run_seeds(policy: impl Fn(&mut Rng) -> SyncPolicy) {
-    for seed in seeds() {
+    for seed in seeds(SEEDS) {
         let mut rng = Rng::new(seed);
         let trace = Arc::new(Mutex::new(String::new()));
         let mut chain = Chain {
@@ -69,14 +69,6 @@ fn run_seeds(policy: impl Fn(&mut Rng) -> SyncPolicy) {
             panic::resume_unwind(panic);
         }
     }
-}
-
-fn seeds() -> Range<u64> {
-    let Ok(asked) = std::env::var("MAPLOG_SEEDS") else {
-        return SEEDS;
-    };
-    let parse = |(start, end): (&str, &str)| Some(start.parse().ok()?..end.parse().ok()?);
-    asked.split_once("..").and_then(parse).unwrap_or_else(|| panic!("MAPLOG_SEEDS={asked} is not start..end"))
 }
 
 /// One log through all its incarnations.
@@ -126,7 +118,12 @@ impl Chain {
             let sim = Sim::start(&root, disk, Arc::clone(&model), self.rng.fork());
             self.say(format!("--- incarnation {incarnation}"));
             let crash = *self.rng.pick(&[Crash::PowerCut, Crash::PowerCut, Crash::Kill]);
-            self.plan(&sim, crash);
+            if incarnation == 0 && self.rng.one_in(2) {
+                // While the log is being made.
+                sim.plan(self.rng.within(1..20), crash);
+            } else {
+                self.plan(&sim, crash);
+            }
             let mut life = Life {
                 chain: self,
                 root: &root,

@@ -11,6 +11,7 @@ mod crash_cases;
 mod crash_images;
 mod flips;
 mod full_disk;
+mod model;
 mod poison;
 mod policies;
 mod seam;

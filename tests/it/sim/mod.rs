@@ -17,7 +17,7 @@ mod disk;
 mod rng;
 
 pub(crate) use disk::{Disk, Image};
-pub(crate) use rng::Rng;
+pub(crate) use rng::{seeds, Rng};
 
 use maplog::testing::{observe, Observer, ObserverGuard, Op};
 use std::io;

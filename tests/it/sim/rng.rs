@@ -47,3 +47,12 @@ impl Rng {
         bytes
     }
 }
+
+/// The seeds that MAPLOG_SEEDS=start..end asks for, or else `usual`.
+pub(crate) fn seeds(usual: Range<u64>) -> Range<u64> {
+    let Ok(asked) = std::env::var("MAPLOG_SEEDS") else {
+        return usual;
+    };
+    let parse = |(start, end): (&str, &str)| Some(start.parse().ok()?..end.parse().ok()?);
+    asked.split_once("..").and_then(parse).unwrap_or_else(|| panic!("MAPLOG_SEEDS={asked} is not start..end"))
+}
