@@ -9,6 +9,7 @@ mod borrow;
 mod contract;
 mod crash_cases;
 mod crash_images;
+mod dead_bytes;
 mod flips;
 mod full_disk;
 mod model;
