@@ -16,6 +16,8 @@
 pub(crate) mod crc;
 pub(crate) mod frame;
 pub(crate) mod manifest;
+#[cfg(test)]
+mod page;
 pub(crate) mod segment;
 pub(crate) mod walk;
 

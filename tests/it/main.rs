@@ -12,6 +12,7 @@ mod crash_images;
 mod dead_bytes;
 mod flips;
 mod full_disk;
+mod golden;
 mod model;
 mod poison;
 mod policies;
