@@ -249,7 +249,7 @@ fn make_golden() {
     maker.append_batch(vec![b"of a batch".to_vec(), Vec::new(), b"the same words ".repeat(40), b"its last".to_vec()]);
     maker.append(b"again and again ".repeat(100));
     maker.append((0..=255).collect());
-    maker.append_some("over three segments", 40, 63);
+    maker.append_some("over three segments", 150, 63);
     maker.append_some("and long", 20, 400);
     maker.log.rotate().unwrap();
     maker.append_some("the last segment", 3, 20);
