@@ -14,6 +14,7 @@ mod flips;
 mod full_disk;
 mod golden;
 mod model;
+mod naming;
 mod poison;
 mod policies;
 mod seam;
