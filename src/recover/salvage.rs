@@ -2,13 +2,12 @@
 
 use super::adopt::Plan;
 use super::report::RecoveryReport;
-use super::scan::{SegmentBytes, Tally};
+use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
 use super::survey::{Candidate, RecordedEnd, Survey};
 use super::{Kept, Piece, Recovered};
 use crate::error::{Damage, DamageKind, Result};
 use crate::format::manifest::{Cut, Manifest, Mark};
-use crate::format::segment::FRAMES_OFFSET;
 use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
@@ -27,6 +26,7 @@ struct Salvaged {
     /// The highest seq in any intact header.
     highest_seq: u64,
     torn_bytes: u64,
+    notes: Vec<String>,
 }
 
 pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
@@ -43,9 +43,10 @@ pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
         next_seq: survey.manifest.first_seq,
         highest_seq: 0,
         torn_bytes: 0,
+        notes: survey.notes.clone(),
     };
     let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
-    let starts = segments.iter().map(|segment| start_of(survey, segment)).collect::<Result<Vec<_>>>()?;
+    let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
         let limit = Limit {
@@ -54,6 +55,12 @@ pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
             seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
         };
         salvaged.take(survey, segment, starts[index], limit)?;
+        if limit.is_open() && survey.named_segments().any(|id| id > segment.id) {
+            salvaged.notes.push(format!(
+                "nothing says any more where {} ends: its last entries may be ones that had been truncated",
+                segment.path.display()
+            ));
+        }
     }
     finish(survey, salvaged, started)
 }
@@ -67,19 +74,15 @@ struct Limit {
 }
 
 impl Limit {
+    /// Nothing says where the segment ends.
+    fn is_open(&self) -> bool {
+        self.recorded.is_none() && self.seq == SEQ_LIMIT
+    }
+
     /// Up to where something says that the segment's entries were durable: its recorded end, or the mark.
     fn promised(&self, survey: &Survey<'_>, segment: &Candidate) -> Option<RecordedEnd> {
         let mark = survey.manifest.mark.filter(|mark| mark.segment == segment.id);
         self.recorded.or(mark.map(|mark| RecordedEnd { seq: mark.seq, offset: mark.offset }))
-    }
-}
-
-/// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.
-fn start_of(survey: &Survey<'_>, segment: &Candidate) -> Result<Option<Position>> {
-    match (segment.link, &segment.identity) {
-        (Some(link), _) => Ok(Some(Position { seq: link.base_seq, offset: FRAMES_OFFSET })),
-        (None, Some(identity)) => SegmentBytes::open(segment, identity, survey.lease)?.first_header(FRAMES_OFFSET),
-        (None, None) => Ok(None),
     }
 }
 
@@ -254,7 +257,7 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged, started: Instant) -> Resu
         last_seq: salvaged.next_seq - 1,
         torn_bytes: salvaged.torn_bytes,
         losses: salvaged.losses,
-        notes: survey.notes.clone(),
+        notes: salvaged.notes,
         duration: started.elapsed(),
     };
     Ok(Recovered {

@@ -3,7 +3,7 @@
 use super::survey::{Candidate, RecordedEnd};
 use crate::error::{DamageKind, Result};
 use crate::format::frame::{Header, Seed, HEADER_LEN};
-use crate::format::segment::{Identity, Origin};
+use crate::format::segment::{Identity, Origin, FRAMES_OFFSET};
 use crate::format::walk::{Image, Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::sys::file::File;
@@ -149,7 +149,8 @@ impl SegmentBytes {
     }
 
     /// The first intact header of the file, whatever its seq.
-    pub(super) fn first_header(&self, from: u64) -> Result<Option<Position>> {
+    fn first_header(&self) -> Result<Option<Position>> {
+        let from = FRAMES_OFFSET.min(self.len);
         self.map.touch(from..self.len)?;
         // Any seq may stand here: the bound by what fits is for those who know the first one.
         let found = self.image(self.len).find_any_header(from..self.len, &(1..SEQ_LIMIT));
@@ -174,6 +175,15 @@ fn trimmed_len(bytes: &[u8]) -> u64 {
         end -= ZEROS.len();
     }
     bytes[..end].iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1)
+}
+
+/// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.
+pub(super) fn start_of(segment: &Candidate, lease: &Arc<ReadersLease>) -> Result<Option<Position>> {
+    match (segment.link, &segment.identity) {
+        (Some(link), _) => Ok(Some(Position { seq: link.base_seq, offset: FRAMES_OFFSET })),
+        (None, Some(identity)) => SegmentBytes::open(segment, identity, lease)?.first_header(),
+        (None, None) => Ok(None),
+    }
 }
 
 impl Tally {

@@ -2,7 +2,7 @@
 
 use super::adopt::Plan;
 use super::report::RecoveryReport;
-use super::scan::{Rest, ScanEnd, SegmentBytes, Tally};
+use super::scan::{self, Rest, ScanEnd, SegmentBytes, Tally};
 use super::survey::{Candidate, RecordedEnd, Survey};
 use super::verdict::{verdict, Fault, Verdict};
 use super::{Kept, Piece, Recovered};
@@ -171,7 +171,7 @@ fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {
     if survey.live.values().any(|candidate| candidate.identity.is_none()) {
         return Fault::Identity;
     }
-    if valid.next_seq > witness && named_segments(survey).any(|id| !is_reached(valid, id)) {
+    if valid.next_seq > witness && survey.named_segments().any(|id| !is_reached(valid, id)) {
         return Fault::Unreached;
     }
     match &valid.stop {
@@ -180,12 +180,6 @@ fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {
         None if valid.kept.is_empty() && !survey.live.contains_key(&survey.manifest.first_segment) => Fault::Missing,
         None => Fault::Link,
     }
-}
-
-/// The segments in which the manifest says that something was durable.
-fn named_segments(survey: &Survey<'_>) -> impl Iterator<Item = u64> {
-    let Manifest { mark, cut, .. } = survey.manifest;
-    mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
 }
 
 fn is_reached(valid: &Valid<'_>, id: u64) -> bool {
@@ -201,8 +195,7 @@ fn needed_len(survey: &Survey<'_>, stop: &Stop<'_>) -> u64 {
 /// Names the damage that a witness for `witness` reaches.
 fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -> Result<Damage> {
     let x = match fault {
-        // What was walked after the last recorded end may be dead: the log went on elsewhere.
-        Fault::Unreached => valid.next_seq.min(survey.proven_seq()),
+        Fault::Unreached => first_doubtful(survey, valid)?,
         _ => valid.next_seq,
     };
     let lost = x..(witness + 1).max(x);
@@ -249,10 +242,19 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
     })
 }
 
+/// The first seq that may be lost when the chain took a way that the manifest does not know. Nothing records where its last segment
+/// ends, so what was walked there may be dead: the log went on where the next file's frames begin, or nobody knows where.
+fn first_doubtful(survey: &Survey<'_>, valid: &Valid<'_>) -> Result<u64> {
+    let (last_id, base_seq) = valid.kept.last().map_or((0, survey.manifest.first_seq), |last| (last.id, last.base_seq));
+    let next = survey.live.values().find(|candidate| candidate.id > last_id);
+    let first = next.map_or(Ok(None), |candidate| scan::start_of(candidate, survey.lease))?;
+    Ok(first.map_or(base_seq, |first| first.seq))
+}
+
 /// The first segment past `last` that the manifest or a link names, and that is not there.
 fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
     let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
-    named_segments(survey).chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
+    survey.named_segments().chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.

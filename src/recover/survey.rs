@@ -108,6 +108,12 @@ impl<'m> Survey<'m> {
         }
     }
 
+    /// The segments in which the manifest says that something was durable.
+    pub(super) fn named_segments(&self) -> impl Iterator<Item = u64> {
+        let Manifest { mark, cut, .. } = self.manifest;
+        mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
+    }
+
     /// What the manifest alone proves.
     pub(super) fn proven_seq(&self) -> u64 {
         self.manifest.durable_seq().max(self.manifest.cut.map_or(0, |cut| cut.end_seq))

@@ -251,14 +251,16 @@ impl Recorder {
         Recording { recorder, _guard: guard }
     }
 
-    /// The state of this moment.
+    /// The state of this moment: with the lock held, no other thread gets past the operation that it is at.
     pub(crate) fn cut(&self) -> Cut {
-        let mut cut = self.state().clone();
+        let state = self.state();
+        let mut cut = state.clone();
         for (path, node) in &cut.now {
             if let (Node::File(file), Ok(live)) = (node, fs::read(self.dir.join(path))) {
                 cut.files[*file].live = live;
             }
         }
+        drop(state);
         cut
     }
 
