@@ -19,7 +19,7 @@ pub enum SyncPolicy {
     Batch {
         /// Unsynced entries that trigger a sync. At least 1.
         entries: u32,
-        /// Unsynced payload bytes that trigger a sync. At least 1.
+        /// Unsynced bytes of payload, as stored, that trigger a sync. At least 1.
         bytes: u64,
     },
     /// A thread of the log syncs this often when there is something new; `append` never waits. A power cut takes at most what was

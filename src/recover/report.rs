@@ -8,7 +8,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct RecoveryReport {
-    /// The log was closed properly: nothing had to be scanned. True for a new log.
+    /// The log was closed properly: nothing had to be scanned, and nothing was unless that was asked for. True for a new log.
     pub clean: bool,
     /// Segments that hold entries.
     pub segments: u64,
