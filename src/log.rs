@@ -177,7 +177,7 @@ impl Log {
     /// In an `on_durable` callback of this log.
     pub fn sync(&self) -> Result<u64> {
         reentry::check_wait(self.inner.appender.number());
-        self.inner.appender.sync()
+        self.inner.sync()
     }
 
     /// Waits until the entry with `seq`, and all before it, is durable; leads the sync itself if nobody does. Entries that were
@@ -195,6 +195,7 @@ impl Log {
         if self.inner.is_closed() {
             return Err(Error::Closed);
         }
+        self.inner.adopt_salvaged()?;
         let (_registration, claim) = appender.claim(seq)?;
         appender.wait(claim)
     }

@@ -4,7 +4,7 @@
 //! The slot with the higher generation counts. The writer overwrites the invalid or the older slot first.
 
 use super::{
-    check_block, frame, put_u32, put_u64, seal_block, segment, u32_at, u64_at, Unreadable, SEQ_LIMIT, VERSION,
+    check_block, frame, put_u32, put_u64, seal_block, segment, u32_at, u64_at, Unreadable, ID_LIMIT, SEQ_LIMIT, VERSION,
 };
 use segment::LogId;
 use std::ops::Range;
@@ -37,6 +37,9 @@ pub(crate) const SLOT_CRC: usize = 252;
 const _: () = assert!(SLOT_CRC + 4 == SLOT_LEN);
 
 pub(crate) const FLAG_CLEAN: u32 = 1;
+
+/// Generations are below this, which no number of writes reaches.
+const GENERATION_LIMIT: u64 = 1 << 62;
 
 /// The end of a segment that is never appended to again, and the id that its successor has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +107,12 @@ impl Manifest {
 
     /// True if segment `id` is dead: below the first one, or between a cut and what follows it.
     pub(crate) fn is_dead(&self, id: u64) -> bool {
-        id < self.first_segment || self.cut.is_some_and(|cut| id > cut.segment && id < cut.next_id)
+        id < self.first_segment || self.is_cut_away(id)
+    }
+
+    /// True if segment `id` is dead for as long as this cut stands.
+    pub(crate) fn is_cut_away(&self, id: u64) -> bool {
+        self.cut.is_some_and(|cut| id > cut.segment && id < cut.next_id)
     }
 
     /// The lowest id that no segment had, as far as the manifest knows.
@@ -113,7 +121,6 @@ impl Manifest {
     }
 
     pub(crate) fn encode(&self) -> [u8; SLOT_LEN] {
-        debug_assert!(self.is_consistent(), "{self:?}");
         let mut slot = [0; SLOT_LEN];
         slot[..8].copy_from_slice(&MAGIC);
         put_u32(&mut slot, super::BLOCK_VERSION, VERSION);
@@ -172,15 +179,17 @@ impl Manifest {
     }
 
     /// No field contradicts another: a mark or a cut outside the segments that count would be a promise about dead bytes.
-    fn is_consistent(&self) -> bool {
+    pub(crate) fn is_consistent(&self) -> bool {
         let first = self.first_segment;
         let offset_fits = |offset: u64| offset > segment::FRAMES_OFFSET && offset % frame::ALIGN == 0;
-        (1..SEQ_LIMIT).contains(&first)
+        (1..ID_LIMIT).contains(&first)
+            && self.generation < GENERATION_LIMIT
             && (1..=SEQ_LIMIT).contains(&self.first_seq)
             && self.last_timestamp_ms <= frame::TIMESTAMP_MAX
             && self.cut.map_or(true, |cut| {
                 cut.segment >= first
-                    && (cut.segment + 1..SEQ_LIMIT).contains(&cut.next_id)
+                    && (1..ID_LIMIT).contains(&cut.next_id)
+                    && cut.segment < cut.next_id
                     && (self.first_seq..SEQ_LIMIT).contains(&cut.end_seq)
                     && offset_fits(cut.end_offset)
             })

@@ -24,6 +24,9 @@ pub(crate) mod walk;
 /// The version of the format that this library reads and writes.
 pub(crate) const VERSION: u32 = 1;
 
+/// Ids of segments are below this. No log reaches it: a manifest that does was made up.
+pub(crate) const ID_LIMIT: u64 = 1 << 62;
+
 /// First seq that no log ever reaches: seqs are below 2^63.
 pub(crate) const SEQ_LIMIT: u64 = 1 << 63;
 

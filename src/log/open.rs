@@ -1,6 +1,6 @@
 //! Opening: from options and a directory to a log that runs.
 
-use super::upkeep::Upkeep;
+use super::upkeep::{Planned, Upkeep};
 use super::Inner;
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::frame::Seed;
@@ -55,11 +55,14 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     };
     let log_id = manifest.current().log_id;
     let salvaged = options.recovery == RecoveryMode::Salvage;
-    let plan = if salvaged {
-        Some(recovered.plan)
+    let all_durable = (recovered.next_seq - 1, recovered.mark);
+    let (plan, (durable_seq, mark)) = if salvaged {
+        let (durable_seq, mark) = all_durable;
+        let proven = manifest.current().durable_seq().min(durable_seq);
+        (Some(Planned { plan: recovered.plan, durable_seq, mark }), (proven, None))
     } else {
         recovered.plan.carry_out(&paths, &mut manifest)?;
-        None
+        (None, all_durable)
     };
 
     let blueprint = Blueprint {
@@ -92,8 +95,8 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     let start = Start {
         cursor,
         slots,
-        durable_seq: recovered.next_seq - 1,
-        mark: recovered.mark,
+        durable_seq,
+        mark,
         writers_max: options.max_concurrent_writes,
         intake: Intake::new(options),
         policy: options.sync_policy,
@@ -119,11 +122,12 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
 fn start_threads(options: &Options, inner: &Arc<Inner>) -> Result<()> {
     inner.appender.keeper.start(Arc::clone(inner) as Arc<dyn Duties>)?;
     if let SyncPolicy::Interval(interval) = options.sync_policy {
-        let appender = Arc::clone(&inner.appender);
+        let ticking = Arc::clone(inner);
         let tick = move || {
+            let appender = &ticking.appender;
             if appender.next_seq() > appender.group.durable_seq() + 1 {
                 // A failure has poisoned the log, and the next call on it says so.
-                let _ = appender.sync();
+                let _ = ticking.sync();
             }
         };
         *inner.ticker.lock() = Some(Ticker::start(&inner.paths.dir, interval, tick)?);

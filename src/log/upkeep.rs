@@ -11,6 +11,7 @@ use crate::format::SEQ_LIMIT;
 use crate::read::walk;
 use crate::recover::adopt::Plan;
 use crate::segment::manifest::ManifestFile;
+use crate::segment::paths::{Name, Paths};
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
 use crate::sys::file;
@@ -25,11 +26,19 @@ use std::sync::Arc;
 pub(super) struct Upkeep {
     manifest: ManifestFile,
     /// What a salvaging open will change with the first change that is asked for.
-    plan: Option<Plan>,
+    plan: Option<Planned>,
     losses: Vec<Damage>,
     /// Segments that the present cut made dead, and whose files may still be there: they have to be gone before a newer cut takes
     /// its place, for only this one says that they are dead.
     dead: Vec<Arc<Segment>>,
+}
+
+/// A plan that waits, and how far the log is durable once its bytes are adopted.
+#[derive(Debug)]
+pub(super) struct Planned {
+    pub(super) plan: Plan,
+    pub(super) durable_seq: u64,
+    pub(super) mark: Option<Mark>,
 }
 
 /// What is left of the log after a cut.
@@ -40,7 +49,7 @@ struct Kept {
 }
 
 impl Upkeep {
-    pub(super) fn new(manifest: ManifestFile, plan: Option<Plan>, losses: Vec<Damage>) -> Upkeep {
+    pub(super) fn new(manifest: ManifestFile, plan: Option<Planned>, losses: Vec<Damage>) -> Upkeep {
         Upkeep { manifest, plan, losses, dead: Vec::new() }
     }
 
@@ -66,16 +75,19 @@ impl Upkeep {
         }
     }
 
-    /// Unlinks what the present cut made dead. A view that covers it keeps its bytes.
-    fn remove_dead(&mut self, segments_dir: &std::path::Path) -> Result<()> {
-        if self.dead.is_empty() {
-            return Ok(());
-        }
+    /// Unlinks what the present cut made dead: the segments that were live until then, whose bytes stay for views that cover them,
+    /// and files that were in no view, for they were damaged or could not be unlinked before.
+    fn remove_dead(&mut self, paths: &Paths) -> Result<()> {
         for segment in &self.dead {
             keep_for_readers(segment)?;
             file::unlink(&segment.path)?;
         }
-        file::sync_dir(segments_dir)?;
+        for path in file::list(&paths.segments)?.unwrap_or_default() {
+            if matches!(Paths::name(&path), Name::Segment { id } if self.manifest.current().is_cut_away(id)) {
+                file::unlink(&path)?;
+            }
+        }
+        file::sync_dir(&paths.segments)?;
         self.dead.clear();
         Ok(())
     }
@@ -102,10 +114,40 @@ impl Inner {
     /// Locks the upkeep for a change: the log takes writes, and what a salvaging open had planned is done.
     fn begin_change(&self) -> Result<MutexGuard<'_, Upkeep>> {
         self.appender.health.check()?;
+        self.adopt_salvaged()?;
         let mut upkeep = self.upkeep.lock();
         self.carry_out_plan_locked(&mut upkeep)?;
         self.appender.health.check()?;
         Ok(upkeep)
+    }
+
+    /// Makes durable what a salvaging open has found: the same bytes again, so no file changes. A failure poisons.
+    pub(super) fn adopt_salvaged(&self) -> Result<()> {
+        if !self.planned.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut upkeep = self.upkeep.lock();
+        let Some(planned) = &mut upkeep.plan else {
+            return Ok(());
+        };
+        let (durable_seq, mark) = (planned.durable_seq, planned.mark);
+        if let Err(error) = planned.plan.adopt() {
+            self.appender.health.poison();
+            drop(upkeep);
+            self.appender.fail();
+            return Err(error);
+        }
+        drop(upkeep);
+        // With no lock held: callbacks run.
+        self.appender.group.adopted(durable_seq, mark);
+        Ok(())
+    }
+
+    /// Makes all that was appended before the call, or salvaged, durable; the durable seq.
+    pub(super) fn sync(&self) -> Result<u64> {
+        self.appender.health.check()?;
+        self.adopt_salvaged()?;
+        self.appender.sync()
     }
 
     /// Does what a salvaging open has put off.
@@ -115,8 +157,8 @@ impl Inner {
     }
 
     fn carry_out_plan_locked(&self, upkeep: &mut Upkeep) -> Result<()> {
-        if let Some(plan) = upkeep.plan.take() {
-            let done = plan.carry_out(&self.paths, &mut upkeep.manifest);
+        if let Some(planned) = upkeep.plan.take() {
+            let done = planned.plan.carry_out(&self.paths, &mut upkeep.manifest);
             if done.is_err() {
                 // Half of it may be done, and its bytes may not be durable: like a failed sync.
                 self.appender.health.poison();
@@ -213,7 +255,7 @@ impl Inner {
             return Err(Error::SeqOutOfRange { seq, first_seq: slots.first_seq, next_seq });
         }
         upkeep.check_not_lost(seq)?;
-        upkeep.remove_dead(&self.paths.segments)?;
+        upkeep.remove_dead(&self.paths)?;
 
         let kept = kept_up_to(&slots, next_seq, seq)?;
         drop(slots);
@@ -241,7 +283,7 @@ impl Inner {
         if !(1..SEQ_LIMIT).contains(&next_seq) {
             return Err(Error::SeqOutOfRange { seq: next_seq, first_seq: slots.first_seq, next_seq: present });
         }
-        upkeep.remove_dead(&self.paths.segments)?;
+        upkeep.remove_dead(&self.paths)?;
         drop(slots);
         let kept = Kept { slots: Slots { list: Vec::new(), first_seq: next_seq }, last: None };
         let (callbacks, next_id, last_timestamp_ms) = self.cut(&mut upkeep, kept, 0, next_seq);
@@ -278,7 +320,11 @@ impl Inner {
         upkeep.dead.extend(before.list.iter().filter_map(Slot::segment).filter(is_dead).cloned());
         let result = (callbacks, cursor.next_id, cursor.last_timestamp_ms);
         drop(cursor);
-        // Unmapping takes system calls, and belongs under no lock.
+        // What is left is durable, and nothing is appended to it any more: its files are let go of. Unmapping takes system calls, and
+        // belongs under no lock.
+        active.iter().for_each(|active| active.backing.release());
+        unsynced.iter().for_each(|sealed| sealed.backing.release());
+        appender.keeper.notice_sealed();
         drop((active, unsynced, before));
         result
     }
@@ -293,7 +339,7 @@ impl Inner {
         let written = upkeep.manifest.replace(next);
         upkeep.losses.retain(|loss| loss.seqs.start < next_seq && loss.seqs.end > first_seq);
         appender.thaw();
-        let done = written.and_then(|()| upkeep.remove_dead(&self.paths.segments));
+        let done = written.and_then(|()| upkeep.remove_dead(&self.paths));
         drop(upkeep);
         appender.group.settle_cut(callbacks);
         done
@@ -321,7 +367,9 @@ impl Inner {
         appender.health.close();
         appender.wake_followers();
         // 2. Make everything durable, and settle who waits.
-        let synced = appender.sync_published();
+        //    A salvaged log that nobody wrote to, or synced, is left as it was found.
+        let is_untouched = self.planned.load(Ordering::Acquire);
+        let synced = if is_untouched { Ok(0) } else { appender.sync_published() };
         appender.seal_if_empty();
         appender.group.close();
         // 3. End the threads. The files that nobody needs go with the keeper.

@@ -32,11 +32,9 @@ impl Plan {
     /// 4. *Manifest*, in both slots, no longer clean. It ends the last segment at X, so that nothing past X ever counts again.
     /// 5. *Unlink* what this recovery dropped, sync the directory; give back the room past X. A crash here leaves dead files for the
     ///    next open.
-    pub(crate) fn carry_out(self, paths: &Paths, manifest: &mut ManifestFile) -> Result<()> {
+    pub(crate) fn carry_out(mut self, paths: &Paths, manifest: &mut ManifestFile) -> Result<()> {
         file::create_dir_all(&paths.segments)?;
-        for (path, bytes) in &self.adopt {
-            write_again(path, bytes.clone())?;
-        }
+        self.adopt()?;
         manifest.settle()?;
         if manifest.was_never_replaced() {
             file::sync_dir_and_ancestors(&paths.metadata)?;
@@ -50,6 +48,16 @@ impl Plan {
         unlink_all(&self.unlink, paths)?;
         if let Some((path, len)) = &self.shorten {
             File::open_write(path)?.set_len(*len)?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// The first step alone, which changes no byte of any file: what is kept is durable afterwards.
+    pub(crate) fn adopt(&mut self) -> Result<()> {
+        for (path, bytes) in std::mem::take(&mut self.adopt) {
+            write_again(&path, bytes)?;
         }
         Ok(())
     }

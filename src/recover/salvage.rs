@@ -86,10 +86,10 @@ impl Limit {
     }
 }
 
-/// Whether a live file is part of the log: not one that was given up empty for another with the same predecessor.
+/// Whether a live file is part of the log: not one that was given up empty for another that begins with the same seq.
 fn counts(survey: &Survey<'_>, candidate: &Candidate) -> bool {
-    let predecessor = |candidate: &Candidate| Some(candidate.link?.predecessor?.id);
-    let same = |later: &Candidate| predecessor(later).is_some() && predecessor(later) == predecessor(candidate);
+    let base_seq = |candidate: &Candidate| candidate.link.map(|link| link.base_seq);
+    let same = |later: &Candidate| base_seq(later).is_some() && base_seq(later) == base_seq(candidate);
     !survey.live.range(candidate.id + 1..).any(|(_, later)| same(later))
 }
 

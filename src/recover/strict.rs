@@ -265,7 +265,8 @@ fn lies_in(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> bool {
 
 /// The manifest after this recovery.
 fn next_manifest(survey: &Survey<'_>, valid: &Valid<'_>, clean: bool, last_timestamp_ms: u64) -> Manifest {
-    let unchanged = Manifest { clean: false, last_timestamp_ms, ..survey.manifest.clone() };
+    let first_segment = valid.kept.first().map_or(survey.next_id, |first| first.id);
+    let unchanged = Manifest { clean: false, first_segment, last_timestamp_ms, ..survey.manifest.clone() };
     match valid.kept.last() {
         _ if clean && survey.manifest.mark.is_some() => unchanged,
         Some(last) => {
@@ -276,7 +277,7 @@ fn next_manifest(survey: &Survey<'_>, valid: &Valid<'_>, clean: bool, last_times
                 ..unchanged
             }
         }
-        None => Manifest { first_segment: survey.next_id, cut: None, mark: None, lost: 0..0, ..unchanged },
+        None => Manifest { cut: None, mark: None, lost: 0..0, ..unchanged },
     }
 }
 

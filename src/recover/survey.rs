@@ -81,8 +81,9 @@ impl<'m> Survey<'m> {
         Ok(survey)
     }
 
-    /// The live segments in the order of their links, from the manifest's first one on, for as far as links lead. Of two links that
-    /// name one predecessor the higher id counts: the lower one was empty, and given up.
+    /// The live segments in the order of their links, from the first one on, for as far as links lead. Of two links that name one
+    /// predecessor the higher id counts: the lower one was empty, and given up. So it is with the first one: it begins where the log
+    /// does, and is the manifest's first, or one that took its place and has no live predecessor.
     pub(super) fn chain(&self) -> Vec<&Candidate> {
         let successors: BTreeMap<u64, &Candidate> = self
             .live
@@ -90,10 +91,16 @@ impl<'m> Survey<'m> {
             .filter(|candidate| candidate.identity.is_some())
             .filter_map(|candidate| Some((candidate.link?.predecessor?.id, candidate)))
             .collect();
-        let first = self.live.get(&self.manifest.first_segment);
-        let linked = |candidate: &&Candidate| candidate.identity.is_some() && candidate.link.is_some();
+        let (first_segment, first_seq) = (self.manifest.first_segment, self.manifest.first_seq);
+        let first = self.live.values().rev().find(|candidate| {
+            let begins = |link: Link| {
+                let follows_the_dead = link.predecessor.map_or(true, |predecessor| predecessor.id < first_segment);
+                link.base_seq == first_seq && (candidate.id == first_segment || follows_the_dead)
+            };
+            candidate.identity.is_some() && candidate.link.is_some_and(begins)
+        });
         // A predecessor's id is below its successor's, so this ends.
-        std::iter::successors(first.filter(linked), |last| successors.get(&last.id).copied()).collect()
+        std::iter::successors(first, |last| successors.get(&last.id).copied()).collect()
     }
 
     /// Where `segment` is recorded to end: by a cut, or by its successor's link.

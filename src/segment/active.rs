@@ -110,9 +110,9 @@ impl Backing {
     pub(crate) fn grow(&self, step: u64, chunk: ZeroChunk) -> Result<()> {
         let start = self.extent.capacity();
         let end = self.full_len.min(start + step);
-        let Some((file, map)) =
-            self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map)))
-        else {
+        let open = self.state.lock().open.as_ref().map(|open| (Arc::clone(&open.file), Arc::clone(&open.map)));
+        let Some((file, map)) = open.filter(|_| self.growth() == Growth::Ongoing) else {
+            self.finish_growth();
             return Ok(());
         };
         file.write_zeros(start, end, chunk)?;
@@ -130,6 +130,7 @@ impl Backing {
 
     /// Lets go of the file and the writable mapping, synced or not: nobody will write any more.
     pub(crate) fn release(&self) {
+        self.finish_growth();
         self.state.lock().open = None;
     }
 

@@ -179,10 +179,11 @@ impl Keeper {
         }
     }
 
-    /// There is a sealed segment to make durable.
+    /// There is a sealed segment to make durable. It grows no more: who waits for that has to look again.
     pub(crate) fn notice_sealed(&self) {
         self.shared.state.lock().sealed = true;
         self.shared.work.notify_one();
+        self.shared.ready.notify_all();
     }
 
     /// Something became durable that the mark does not cover.
@@ -308,7 +309,7 @@ impl Shared {
         match made {
             Ok(prepared) => {
                 state.next_id = id + 1;
-                if prepared.backing().growth() == Growth::Ongoing {
+                if prepared.backing().growth() == Growth::Ongoing && state.growing.is_none() {
                     state.growing = Some(Arc::clone(prepared.backing()));
                 }
                 state.prepared = Some(prepared);

@@ -156,6 +156,11 @@ impl ManifestFile {
         if self.health.is_poisoned() {
             return Err(Error::Poisoned);
         }
+        if !manifest.is_consistent() {
+            // The other slot may be the last one that is valid: what decode would refuse is not written over this one.
+            self.health.poison();
+            return Err(unreadable(self.file.path(), Unreadable::Corrupt(VERSION), Unreadable::Corrupt(VERSION)));
+        }
         let written = self.file.write_at(&manifest.encode(), SLOT_OFFSETS[slot]).and_then(|()| self.file.sync());
         if written.is_err() {
             self.health.poison();

@@ -1,5 +1,6 @@
 //! Where the files of a log are, and how they are called.
 
+use crate::format::ID_LIMIT;
 use std::path::{Path, PathBuf};
 
 /// The paths of one log.
@@ -61,7 +62,8 @@ impl Paths {
             text.parse::<u64>().ok().filter(|_| canonical)
         };
         if let Some(id) = name.strip_prefix("wal-").and_then(|rest| number(rest.strip_suffix(".log")?)) {
-            if (1..crate::format::SEQ_LIMIT).contains(&id) {
+            // Half of what the manifest allows: there is always room for the next id.
+            if (1..ID_LIMIT / 2).contains(&id) {
                 return Name::Segment { id };
             }
         }

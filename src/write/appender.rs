@@ -256,7 +256,9 @@ impl Appender {
                     cursor = self.cursor.lock();
                 }
                 Room::Full => {
-                    if let Some(active) = cursor.active.as_ref().filter(|active| Some(active.segment.id) == fresh_id) {
+                    let is_empty = !cursor.active_holds_entries();
+                    let fresh = cursor.active.as_ref().filter(|active| is_empty && Some(active.segment.id) == fresh_id);
+                    if let Some(active) = fresh {
                         // The segment was made for these frames, and the disk had no space for all of it.
                         return Err(Error::NoSpace { path: active.segment.path.to_path_buf(), needed: len });
                     }
@@ -294,6 +296,7 @@ impl Appender {
         let Some((segment, end)) = cursor.seal() else {
             return;
         };
+        self.keeper.notice_sealed();
         let mut slots = self.set.write();
         let list = &mut Arc::make_mut(&mut slots).list;
         if end.seq == segment.base_seq {
@@ -305,8 +308,6 @@ impl Appender {
         if let Some(Slot::Segment { end: open_end, .. }) = list.last_mut() {
             *open_end = Some(end);
         }
-        drop(slots);
-        self.keeper.notice_sealed();
     }
 
     /// Drops the active segment if it holds no entry: a log that is closed keeps no empty file.

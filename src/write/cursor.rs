@@ -183,6 +183,7 @@ impl Cursor {
     /// Ends the active segment: nothing is appended to it any more. Returns it with its end, if it holds a frame.
     pub(crate) fn seal(&mut self) -> Option<(Arc<crate::segment::sealed::Segment>, Position)> {
         let active = self.active.take()?;
+        active.backing.finish_growth();
         let end = Position { seq: self.next_seq, offset: active.writer.published() };
         if end.offset > FRAMES_OFFSET {
             self.predecessor =

@@ -261,6 +261,17 @@ impl GroupSync {
         true
     }
 
+    /// What a salvaging open found was made durable: all up to `seq`, which ends at `mark`.
+    pub(crate) fn adopted(&self, seq: u64, mark: Option<Mark>) {
+        let mut state = self.state.lock();
+        if seq > state.durable_seq {
+            state.mark = mark;
+            self.set_durable_locked(&mut state, seq);
+            let due = state.take_callbacks(..=seq);
+            self.settle(state, due, || Ok(()));
+        }
+    }
+
     /// A sync failed: nothing that is not durable yet ever will be.
     pub(crate) fn fail(&self, leadership: Option<Leadership<'_>>) {
         self.end(Ended::Poisoned, leadership);
