@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Seeds that each policy runs with if nobody asks for others.
-const SEEDS: Range<u64> = 0..20;
+const SEEDS: Range<u64> = 0..40;
 const INCARNATIONS: u64 = 8;
 /// The log lies in directories that its first open makes.
 const LOG_DIR: &str = "new/log";

@@ -446,3 +446,23 @@ fn salvage_keeps_what_a_cut_file_still_has() {
         }
     }
 }
+
+#[test]
+fn a_flipped_slot_brings_no_truncated_entry_back() {
+    let dir = scratch_dir();
+    let running = dir.path().join("running");
+    let log = options().open(&running).unwrap();
+    fill(&log, 1..41, &[13, 27], 40);
+    assert_eq!(log.truncate_before(20).unwrap(), 14);
+    log.truncate_after(33).unwrap();
+    let mut files = Vec::new();
+    read_files(&running, Path::new(""), &mut files);
+    let specimen = Specimen { dir, files, entries: BTreeMap::new(), frames: BTreeMap::new(), covered: 33 };
+    let file = specimen.manifest();
+    for offset in (0..256).chain(4096..4352) {
+        specimen.restore(file, &flipped(&specimen.files[file].1, offset, offset % 8));
+        let opened = options().open(specimen.path()).unwrap();
+        assert_eq!((opened.first_seq(), opened.next_seq()), (14, 34), "manifest byte {offset}");
+    }
+    drop(log);
+}

@@ -17,6 +17,7 @@ mod model;
 mod naming;
 mod poison;
 mod policies;
+mod sealed_while_synced;
 mod seam;
 mod sim;
 mod support;
