@@ -49,6 +49,8 @@ fn crashes_under_manual_sync_keep_the_promises() {
     run_seeds(|_| SyncPolicy::Manual);
 }
 
+// The seed is for whoever reads the failure.
+#[allow(clippy::print_stderr)]
 fn run_seeds(policy: impl Fn(&mut Rng) -> SyncPolicy) {
     for seed in seeds(SEEDS) {
         let mut rng = Rng::new(seed);

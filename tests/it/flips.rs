@@ -124,7 +124,7 @@ impl Specimen {
     fn seqs_in(&self, file: usize) -> Range<u64> {
         let mut seqs = self.frames.iter().filter(|(_, (f, _))| *f == file).map(|(seq, _)| *seq);
         let first = seqs.next().unwrap();
-        first..seqs.last().unwrap() + 1
+        first..seqs.next_back().unwrap() + 1
     }
 
     fn end_of(&self, file: usize) -> usize {

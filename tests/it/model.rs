@@ -189,7 +189,10 @@ impl Bench {
 
     /// A follower that stood at a seq of `gone` is told so.
     fn expect_truncated(&mut self, gone: impl Fn(u64) -> bool) {
-        if let Some((mut follower, next)) = self.follower.take_if(|(_, next)| gone(*next)) {
+        if !self.follower.as_ref().is_some_and(|(_, next)| gone(*next)) {
+            return;
+        }
+        if let Some((mut follower, next)) = self.follower.take() {
             let told = follower.next_timeout(Duration::ZERO);
             assert!(matches!(told, Err(Error::Truncated { .. })), "a follower at {next}: {told:?}");
         }
