@@ -13,6 +13,7 @@ mod dead_bytes;
 mod flips;
 mod full_disk;
 mod golden;
+mod lessons;
 mod model;
 mod naming;
 mod poison;

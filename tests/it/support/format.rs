@@ -228,6 +228,20 @@ pub(crate) fn forge_mark(dir: &Path, mark: Mark) {
     fs::write(path, bytes).unwrap();
 }
 
+/// Has the frame of `seq` state another length, header included, with a checksum that holds.
+pub(crate) fn forge_length(dir: &Path, seq: u64, len: u32) {
+    let (segment, frame) = find(dir, seq);
+    let mut bytes = fs::read(&segment.path).unwrap();
+    let salt = u64_at(&bytes, 40);
+    let seed = (salt as u32) ^ (salt >> 32) as u32;
+    let at = frame.bytes.start as usize;
+    let header = &mut bytes[at..at + HEADER as usize];
+    header[4..8].copy_from_slice(&len.to_le_bytes());
+    let sum = crc(seed ^ (at / 8) as u32, &header[4..]);
+    header[..4].copy_from_slice(&sum.to_le_bytes());
+    fs::write(&segment.path, bytes).unwrap();
+}
+
 /// Flips one bit of the byte at `offset`.
 pub(crate) fn flip(path: &Path, offset: u64) {
     overwrite(path, offset, |byte| *byte ^= 1 << (offset % 8));
