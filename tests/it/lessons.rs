@@ -137,7 +137,8 @@ fn recovery_over_a_recycled_file_equals_recovery_over_zeros() {
         let open = |image: &Path| manual().open(image).unwrap_or_else(|error| panic!("seed {seed}: {error}"));
         let [over_garbage, over_zeros] = [open(&garbage), open(&zeros)];
         let result = |log: &maplog::Log| (lives(log), log.recovery().proven_seq, log.recovery().clean);
-        assert!(result(&over_garbage) == result(&over_zeros), "seed {seed}");
+        let ends = [&over_garbage, &over_zeros].map(|log| (log.first_seq(), log.next_seq(), log.recovery().proven_seq));
+        assert!(result(&over_garbage) == result(&over_zeros), "with seed {seed}: {ends:?}");
     }
 }
 

@@ -4,6 +4,9 @@
 //! D is a witness, X the first seq whose frame is not valid; entries that a cut took away and that were appended again have another
 //! *life*, which their payloads tell. A *power cut* leaves any part of what was not synced.
 
+// What a test printed is shown if it fails, the step or the seed first of all; and a child speaks to its parent.
+#![allow(clippy::print_stdout)]
+
 mod api;
 mod creation;
 mod cuts;

@@ -107,14 +107,14 @@ fn case_32_a_sync_that_leader_and_keeper_share_acks_nobody_when_it_fails() {
                 let (log, acked) = (Arc::clone(&log), Arc::clone(&acked));
                 let counted = Arc::clone(&acked);
                 log.on_durable(50 + waiter, move |result| {
-                    drop(counted.fetch_add(u32::from(result.is_ok()), Ordering::Relaxed))
+                    counted.fetch_add(u32::from(result.is_ok()), Ordering::Relaxed);
                 });
                 thread::spawn(move || acked.fetch_add(u32::from(log.wait_durable(100).is_ok()), Ordering::Relaxed))
             })
             .collect();
         thread::sleep(std::time::Duration::from_millis(20));
         gate.open();
-        waiting.into_iter().for_each(|thread| drop(thread.join().unwrap()));
+        assert!(waiting.into_iter().all(|thread| thread.join().is_ok()));
         assert_eq!(acked.load(Ordering::Relaxed), 0, "{waiters} waiters");
         wait_until("the poison", || matches!(log.append(&payload(1, 121)), Err(Error::Poisoned)));
         assert_poisoned(&log);

@@ -55,19 +55,12 @@ pub(crate) struct Frame {
     pub(crate) is_last_of_batch: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Link {
-    pub(crate) base_seq: u64,
-    pub(crate) predecessor: u64,
-}
-
 /// A segment file as it lies on disk.
 #[derive(Debug, Clone)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) id: u64,
     pub(crate) is_recycled: bool,
-    pub(crate) link: Option<Link>,
     /// The frames from the first one on, for as far as each is valid and has the next seq.
     pub(crate) frames: Vec<Frame>,
 }
@@ -76,13 +69,11 @@ impl Segment {
     /// The segment in the file at `path`; None if its identity is not valid, or if the file has just gone.
     pub(crate) fn read(path: &Path) -> Option<Segment> {
         let bytes = fs::read(path).ok()?;
-        let (identity, link) = (bytes.get(..64)?, bytes.get(64..128)?);
+        let identity = bytes.get(..64)?;
         if &identity[..8] != b"MAPLOGSG" || !is_sealed(identity) {
             return None;
         }
         let salt = u64_at(identity, 40);
-        let has_link = is_sealed(link) && u64_at(link, 32) == salt && u64_at(link, 0) != 0;
-        let link = has_link.then(|| Link { base_seq: u64_at(link, 0), predecessor: u64_at(link, 8) });
         let seed = (salt as u32) ^ (salt >> 32) as u32;
         let mut frames: Vec<Frame> = Vec::new();
         let mut at = FRAMES;
@@ -94,7 +85,7 @@ impl Segment {
             frames.push(frame);
         }
         let (id, is_recycled) = (u64_at(identity, 32), u32_at(identity, 12) == 1);
-        Some(Segment { path: path.to_owned(), id, is_recycled, link, frames })
+        Some(Segment { path: path.to_owned(), id, is_recycled, frames })
     }
 
     /// The frame with `seq`.

@@ -343,10 +343,8 @@ impl Observer for Recorder {
         let state = &mut *self.state();
         match (op, pending) {
             (Op::CreateDir { .. }, _) => drop(state.now.insert(path.to_owned(), Node::Dir)),
-            (Op::Create { .. } | Op::Open { .. }, _) => {
-                if !state.now.contains_key(path) {
-                    state.add_file(path, FileState::default());
-                }
+            (Op::Create { .. } | Op::Open { .. }, _) if !state.now.contains_key(path) => {
+                state.add_file(path, FileState::default());
             }
             (Op::Rename { to, .. }, _) => {
                 if let Some(node) = state.now.remove(path) {

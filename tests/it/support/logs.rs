@@ -21,8 +21,9 @@ pub(crate) fn manual() -> Options {
 pub(crate) fn payload(life: u8, seq: u64) -> [u8; PAYLOAD] {
     let mut payload = [life; PAYLOAD];
     payload[8..16].copy_from_slice(&seq.to_le_bytes());
-    let mixed = Rng::new(seq << 8 | u64::from(life)).next();
-    payload[16..24].copy_from_slice(&mixed.to_le_bytes());
+    // Random to the last byte: what an earlier life of a file left in some place never equals what was written there later.
+    let mut rng = Rng::new(seq << 8 | u64::from(life));
+    payload[16..].chunks_exact_mut(8).for_each(|place| place.copy_from_slice(&rng.next().to_le_bytes()));
     payload
 }
 
