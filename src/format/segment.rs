@@ -115,7 +115,12 @@ impl Link {
 
     /// The link of segment `id` with `salt`, if the block holds one.
     pub(crate) fn decode(block: &[u8; BLOCK_LEN], id: u64, salt: u64) -> Option<Link> {
-        if crc::crc32c(&block[..LINK_CRC]) != u32_at(block, LINK_CRC) || u64_at(block, LINK_SALT) != salt {
+        Self::decode_any(block, id).filter(|link| link.salt == salt)
+    }
+
+    /// The link of segment `id` in whatever life of its file.
+    pub(crate) fn decode_any(block: &[u8; BLOCK_LEN], id: u64) -> Option<Link> {
+        if crc::crc32c(&block[..LINK_CRC]) != u32_at(block, LINK_CRC) {
             return None;
         }
         let predecessor = match u64_at(block, PREDECESSOR) {
@@ -126,7 +131,7 @@ impl Link {
                 end_offset: u64_at(block, PREDECESSOR_END_OFFSET),
             }),
         };
-        let link = Link { base_seq: u64_at(block, BASE_SEQ), predecessor, salt };
+        let link = Link { base_seq: u64_at(block, BASE_SEQ), predecessor, salt: u64_at(block, LINK_SALT) };
         let legal = (1..SEQ_LIMIT).contains(&link.base_seq)
             && predecessor.map_or(true, |p| {
                 p.id < id

@@ -216,6 +216,7 @@ fn segment(kept: &Kept, extent: Arc<Extent>, backing: Option<Arc<Backing>>, leas
         id: kept.id,
         path: kept.path.as_path().into(),
         base_seq: kept.base_seq,
+        base_offset: kept.base_offset,
         seed: Seed::new(kept.salt),
         mapped_len: kept.file_len,
         extent,

@@ -80,13 +80,12 @@ impl Follower {
         loop {
             let snapshot = self.appender.snapshot();
             self.check_still_there(&snapshot)?;
-            let durable_seq = self.appender.group.durable_seq();
-            if self.appender.epoch() != snapshot.epoch {
-                continue; // The durable seq may be that of another epoch than the snapshot.
-            }
             let bound = match self.until {
                 Until::Published => snapshot.next_seq,
-                Until::Durable => snapshot.next_seq.min(durable_seq + 1),
+                Until::Durable => match self.appender.group.durable_seq_in(snapshot.epoch) {
+                    Some(durable_seq) => snapshot.next_seq.min(durable_seq + 1),
+                    None => continue, // A cut has come in between: the durable seq is that of other entries.
+                },
             };
             if self.next_seq < bound {
                 return self.deliver(&snapshot).map(Some);
@@ -134,10 +133,13 @@ impl Follower {
         }
         match walk.next(&snapshot.slots, snapshot.next_seq) {
             Some(Ok(found)) => {
-                self.next_seq += 1;
-                let next = Position { seq: found.header.seq, offset: found.offset }.after(&found.header);
-                self.place = Some((found.segment.id, next));
-                PinnedEntry::new(&found)
+                let entry = PinnedEntry::new(&found);
+                if entry.is_ok() || self.on_damage == OnDamage::Skip {
+                    self.next_seq += 1;
+                    let next = Position { seq: found.header.seq, offset: found.offset }.after(&found.header);
+                    self.place = Some((found.segment.id, next));
+                }
+                entry
             }
             Some(Err(error)) => {
                 if self.on_damage == OnDamage::Skip && error.is_damage() {

@@ -4,7 +4,6 @@
 use super::walk::header_at;
 use crate::error::Result;
 use crate::format::frame::ALIGN;
-use crate::format::segment::FRAMES_OFFSET;
 use crate::format::walk::{Loss, Position};
 use crate::segment::sealed::Segment;
 
@@ -65,7 +64,7 @@ fn nearest(segment: &Segment, seq: u64) -> (Position, u64) {
     let offsets = segment.offsets.read();
     let index = ((seq - segment.base_seq) / STRIDE) as usize;
     let known = &offsets[..offsets.len().min(index + 1)];
-    let first = Position { seq: segment.base_seq, offset: FRAMES_OFFSET };
+    let first = Position { seq: segment.base_seq, offset: segment.base_offset };
     let at = known.iter().enumerate().rev().find(|(_, &offset)| offset != GAP).map_or(first, |(index, &offset)| {
         Position { seq: segment.base_seq + index as u64 * STRIDE, offset: u64::from(offset) * ALIGN }
     });

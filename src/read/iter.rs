@@ -2,8 +2,8 @@
 
 use super::entry::{Entry, PinnedEntry};
 use super::view::View;
-use super::walk::{Found, Walk};
-use crate::error::Result;
+use super::walk::Walk;
+use crate::error::{Error, Result};
 use std::iter::FusedIterator;
 
 /// The entries of a [`View`], borrowed from it, from either end.
@@ -42,7 +42,7 @@ impl<'v> Iterator for Iter<'v> {
             return Some(Err(closed));
         }
         let found = self.walk.next(&self.view.slots, self.view.next_seq)?;
-        Some(found.and_then(|found| Entry::new(&found)))
+        Some(found.and_then(|found| Entry::new(&found).map_err(|error| met(&mut self.walk, error))))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -59,7 +59,7 @@ impl DoubleEndedIterator for Iter<'_> {
             return Some(Err(closed));
         }
         let found = self.walk.next_back(&self.view.slots, self.view.next_seq)?;
-        Some(found.and_then(|found| Entry::new(&found)))
+        Some(found.and_then(|found| Entry::new(&found).map_err(|error| met(&mut self.walk, error))))
     }
 }
 
@@ -91,19 +91,25 @@ impl LogIter {
             self.walk = Walk::new(0..0, self.view.on_damage);
             return Some(Err(closed));
         }
-        next(&mut self.walk, &self.view)
+        let pinned = next(&mut self.walk, &self.view)?;
+        if pinned.is_err() {
+            self.walk.meet_damage();
+        }
+        Some(pinned)
     }
 }
 
-fn pinned(found: Result<Found<'_>>) -> Result<PinnedEntry> {
-    found.and_then(|found| PinnedEntry::new(&found))
+/// Tells the walk of an entry that it found, and that cannot be had.
+fn met(walk: &mut Walk, error: Error) -> Error {
+    walk.meet_damage();
+    error
 }
 
 impl Iterator for LogIter {
     type Item = Result<PinnedEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.pin(|walk, view| walk.next(&view.slots, view.next_seq).map(pinned))
+        self.pin(|walk, view| Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| PinnedEntry::new(&found))))
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -113,7 +119,9 @@ impl Iterator for LogIter {
 
 impl DoubleEndedIterator for LogIter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.pin(|walk, view| walk.next_back(&view.slots, view.next_seq).map(pinned))
+        self.pin(|walk, view| {
+            Some(walk.next_back(&view.slots, view.next_seq)?.and_then(|found| PinnedEntry::new(&found)))
+        })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use super::index::{locate, Located};
 use crate::error::{Damage, DamageKind, Error, Result};
-use crate::format::frame::{Header, HEADER_LEN};
-use crate::format::segment::FRAMES_OFFSET;
+use crate::format::frame::{self, Header, HEADER_LEN};
 use crate::format::walk::{Image, Loss, Position};
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
@@ -130,9 +129,10 @@ pub(crate) fn check_all(segment: &Segment, end: Option<Position>, next_seq: u64)
     segment.touch(0..end.offset)?;
     let image = Image { trusted_from: u64::MAX, ..segment.image(end.offset)? };
     let mut checked = Checked::default();
-    let mut at = Position { seq: segment.base_seq, offset: FRAMES_OFFSET };
+    let mut at = Position { seq: segment.base_seq, offset: segment.base_offset };
     while at.seq < end.seq {
-        match image.frame(at) {
+        let frame = image.frame(at);
+        match frame.and_then(|header| check_compression(&image, at, &header).map(|()| header)) {
             Ok(header) => {
                 checked.entries += 1;
                 checked.bytes += header.frame_len();
@@ -148,6 +148,14 @@ pub(crate) fn check_all(segment: &Segment, end: Option<Position>, next_seq: u64)
     Ok(checked)
 }
 
+/// Whether a frame that is valid also decompresses, if it has to: checksums say nothing about who made them.
+fn check_compression(image: &Image<'_>, at: Position, header: &Header) -> Result<(), DamageKind> {
+    if header.is_compressed() {
+        frame::decompress(header.stored(image.bytes, at.offset))?;
+    }
+    Ok(())
+}
+
 impl Walk {
     /// A walk over `seqs`, which the list holds.
     pub(crate) fn new(seqs: Range<u64>, on_damage: OnDamage) -> Walk {
@@ -160,6 +168,13 @@ impl Walk {
         let segment = index.and_then(|index| slots.list[index].segment());
         if segment.is_some_and(|segment| segment.id == id) && position.seq == self.seqs.start {
             self.front = index.map(|index| (index, position));
+        }
+    }
+
+    /// What was found turned out to be damaged after all.
+    pub(crate) fn meet_damage(&mut self) {
+        if self.on_damage == OnDamage::End {
+            self.seqs.start = self.seqs.end;
         }
     }
 
@@ -200,7 +215,7 @@ impl Walk {
             };
             if seq >= end.seq {
                 index += 1;
-                at = Some(Position { seq, offset: FRAMES_OFFSET });
+                at = None;
                 continue;
             }
             let place = match at {

@@ -36,6 +36,8 @@ pub(crate) struct Kept {
     pub(crate) path: PathBuf,
     pub(crate) salt: u64,
     pub(crate) base_seq: u64,
+    /// Where the frame of `base_seq` starts.
+    pub(crate) base_offset: u64,
     /// Where its frames end.
     pub(crate) end: Position,
     pub(crate) file_len: u64,
@@ -76,7 +78,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered> {
     let survey = Survey::take(paths, manifest, lease)?;
     match options.recovery {
-        RecoveryMode::Salvage => salvage::recover(&survey, alone),
+        RecoveryMode::Salvage => salvage::recover(survey, alone),
         RecoveryMode::Strict => {
             // A log that was salvaged says where: until that is truncated away, nothing about it is taken for granted.
             let verify = if manifest.lost.is_empty() { options.verify } else { Verify::All };

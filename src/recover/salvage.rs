@@ -5,9 +5,11 @@ use super::report::RecoveryReport;
 use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
 use super::survey::{Candidate, RecordedEnd, Survey};
-use super::{Kept, Piece, Recovered};
+use super::{Piece, Recovered};
 use crate::error::{Damage, DamageKind, Result};
+use crate::format::frame::HEADER_LEN;
 use crate::format::manifest::{Cut, Manifest, Mark};
+use crate::format::segment::FRAMES_OFFSET;
 use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
@@ -29,16 +31,18 @@ struct Salvaged {
     notes: Vec<String>,
 }
 
-pub(super) fn recover(survey: &Survey<'_>, alone: Alone) -> Result<Recovered> {
+pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered> {
     let started = Instant::now();
-    match strict::recover(survey, Verify::All, alone) {
+    match strict::recover(&survey, Verify::All, alone) {
         Ok(recovered) if survey.manifest.lost.is_empty() => return Ok(recovered),
         Err(error) if !error.is_damage() => return Err(error),
         _ => {}
     }
+    let losses = survey.restore_identities();
+    let survey = &survey;
     let mut salvaged = Salvaged {
         pieces: Vec::new(),
-        losses: Vec::new(),
+        losses,
         tally: Tally::default(),
         next_seq: survey.manifest.first_seq,
         highest_seq: 0,
@@ -112,6 +116,11 @@ impl Salvaged {
         let promised = limit.promised(survey, segment);
         let Some(identity) = segment.identity else {
             self.lose_whole(segment.identity_damage(self.next_seq..self.after(promised)));
+            if limit.recorded.is_none() && !survey.manifest.clean {
+                // Nobody knows how many entries it held: more than fit it were not.
+                let most = segment.file_len.saturating_sub(FRAMES_OFFSET) / HEADER_LEN as u64;
+                self.highest_seq = self.highest_seq.max(self.next_seq + most - 1);
+            }
             return Ok(());
         };
         let Some(start) = start else {
@@ -126,18 +135,19 @@ impl Salvaged {
         if start.seq < self.next_seq {
             // It says to hold what others hold already: one of them is not what it says.
             self.lose(segment.link_damage(0..0));
+            let rest =
+                SegmentBytes::open(segment, &identity, survey.lease)?.rest(FRAMES_OFFSET, None, &(1..SEQ_LIMIT))?;
+            self.highest_seq = self.highest_seq.max(rest.seq);
+            self.tally.witness = self.tally.witness.max(rest.witness);
             return Ok(());
         }
         if start.seq > self.next_seq {
             self.lose_whole(missing_before(survey, segment, self.next_seq..start.seq));
         }
         let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
-        let end = self.take_frames(segment, &bytes, start, limit)?;
+        let end = self.take_frames(segment, &bytes, start, limit, promised)?;
         if end.seq > start.seq {
-            let Candidate { id, path, file_len, .. } = segment;
-            let (path, file_len) = (path.clone(), *file_len);
-            let kept = Kept { id: *id, path, salt: identity.salt, base_seq: start.seq, end, file_len };
-            self.pieces.push(Piece::Segment(kept));
+            self.pieces.push(Piece::Segment(strict::keep(segment, &identity, start, end)));
             self.next_seq = end.seq;
         }
         if let Some(promised) = promised.filter(|promised| promised.seq >= end.seq) {
@@ -162,17 +172,23 @@ impl Salvaged {
         bytes: &SegmentBytes,
         start: Position,
         limit: Limit,
+        promised: Option<RecordedEnd>,
     ) -> Result<Position> {
         let limit = match limit.recorded {
             Some(end) => Position { seq: end.seq + 1, offset: end.offset },
             None => Position { seq: limit.seq, offset: segment.file_len },
         };
         let mut at = start;
+        // After the last frame that no torn batch takes along.
+        let mut whole_to = start;
         while at.seq < limit.seq {
             if let Some(header) = bytes.valid_frame(at)? {
                 self.tally.add(&header);
                 self.highest_seq = self.highest_seq.max(header.seq);
                 at = at.after(&header);
+                if header.is_last() {
+                    whole_to = at;
+                }
                 continue;
             }
             let Loss { bytes: range, seqs, kind } = bytes.loss(at, bytes.fault(at)?, limit)?;
@@ -182,9 +198,15 @@ impl Salvaged {
                 self.tally.witness = self.tally.witness.max(rest.witness);
                 self.highest_seq = self.highest_seq.max(rest.seq);
                 self.torn_bytes += rest.bytes;
+                if promised.map_or(true, |promised| promised.seq < at.seq) {
+                    // A torn tail, and the batch that it breaks goes with it. Of one that was durable, what is intact stays.
+                    self.torn_bytes += at.offset - whole_to.offset;
+                    return Ok(whole_to);
+                }
                 break;
             }
             at = Position { seq: seqs.end, offset: range.end };
+            whole_to = at;
             self.lose(Damage { path: segment.path.clone(), bytes: range, seqs, kind });
         }
         Ok(at)

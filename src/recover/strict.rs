@@ -134,7 +134,7 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         };
         valid.next_seq = end.seq;
         if end.seq > base.seq {
-            valid.kept.push(keep(segment, &identity, base.seq, end));
+            valid.kept.push(keep(segment, &identity, base, end));
         }
         if valid.stop.is_some() {
             break;
@@ -143,9 +143,18 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
     Ok(valid)
 }
 
-fn keep(segment: &Candidate, identity: &Identity, base_seq: u64, end: Position) -> Kept {
-    let Candidate { id, path, file_len, .. } = segment;
-    Kept { id: *id, path: path.clone(), salt: identity.salt, base_seq, end, file_len: *file_len }
+/// A segment that is kept from `base` to `end`.
+pub(super) fn keep(segment: &Candidate, identity: &Identity, base: Position, end: Position) -> Kept {
+    debug_assert!(end.offset <= segment.file_len);
+    Kept {
+        id: segment.id,
+        path: segment.path.clone(),
+        salt: identity.salt,
+        base_seq: base.seq,
+        base_offset: base.offset,
+        end,
+        file_len: segment.file_len,
+    }
 }
 
 /// The end of what the mark proves of a segment; None if that is nothing, or if the file is too short for it.

@@ -2,7 +2,7 @@
 
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::manifest::{Cut, Manifest};
-use crate::format::segment::{Identity, Link, BLOCK_LEN};
+use crate::format::segment::{Identity, Link, Origin, BLOCK_LEN};
 use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
@@ -37,6 +37,8 @@ pub(super) struct Candidate {
     /// None: the first 64 bytes are not the identity of this segment of this log.
     pub(super) identity: Option<Identity>,
     pub(super) link: Option<Link>,
+    /// The link behind an identity that is damaged, and not that of another log or segment.
+    bare_link: Option<Link>,
 }
 
 /// Where a segment's frames are recorded to end.
@@ -121,6 +123,19 @@ impl<'m> Survey<'m> {
         mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
     }
 
+    /// Takes what a damaged identity said from the link, which has a checksum of its own and repeats the salt; the damage of each.
+    pub(super) fn restore_identities(&mut self) -> Vec<Damage> {
+        let log_id = self.manifest.log_id;
+        let restore = |candidate: &mut Candidate| {
+            let link = candidate.bare_link.filter(|_| candidate.identity.is_none())?;
+            // Whether the file was fresh is not known: nothing may rest on it.
+            candidate.identity = Some(Identity { origin: Origin::Recycled, log_id, id: candidate.id, salt: link.salt });
+            candidate.link = Some(link);
+            Some(candidate.identity_damage(0..0))
+        };
+        self.live.values_mut().filter_map(restore).collect()
+    }
+
     /// What the manifest alone proves.
     pub(super) fn proven_seq(&self) -> u64 {
         self.manifest.durable_seq().max(self.manifest.cut.map_or(0, |cut| cut.end_seq))
@@ -134,15 +149,20 @@ impl Candidate {
         let [identity_block, link_block] = &mut blocks;
         file.read_at(identity_block, 0)?;
         file.read_at(link_block, BLOCK_LEN as u64)?;
+        let mut bare_link = None;
         let identity = match Identity::decode(identity_block) {
             Ok(identity) if identity.log_id == manifest.log_id && identity.id == id => Some(identity),
+            Ok(_) => None,
             Err(Unreadable::Version(found)) => {
                 return Err(Error::UnsupportedVersion { path, found, supported: VERSION });
             }
-            _ => None,
+            Err(Unreadable::Foreign | Unreadable::Corrupt(_)) => {
+                bare_link = Link::decode_any(link_block, id);
+                None
+            }
         };
         let link = identity.and_then(|identity| Link::decode(link_block, id, identity.salt));
-        Ok(Candidate { id, file_len: file.len()?, path, identity, link })
+        Ok(Candidate { id, file_len: file.len()?, path, identity, link, bare_link })
     }
 
     pub(super) fn identity_damage(&self, seqs: std::ops::Range<u64>) -> Damage {

@@ -29,6 +29,8 @@ pub(crate) struct Backing {
     full_len: u64,
     /// No further block will be added to the file: its capacity is final.
     grown: AtomicBool,
+    /// Nobody needs the file any more.
+    released: AtomicBool,
     pub(crate) extent: Arc<Extent>,
     health: Arc<Health>,
 }
@@ -72,6 +74,7 @@ impl Backing {
             state: Mutex::new(SyncState { open, synced: extent.published() }),
             full_len,
             grown: AtomicBool::new(extent.capacity() == full_len),
+            released: AtomicBool::new(false),
             extent: Arc::clone(extent),
             health: Arc::clone(health),
         }
@@ -81,6 +84,12 @@ impl Backing {
     ///
     /// A ranged msync writes the pages of its range; an fdatasync would also write every page that was populated ahead.
     pub(crate) fn sync_to(&self, end: u64) -> Result<()> {
+        let synced = self.sync_range_to(end);
+        self.let_go_if_released();
+        synced
+    }
+
+    fn sync_range_to(&self, end: u64) -> Result<()> {
         let mut state = self.state.lock();
         let SyncState { open: Some(open), synced } = &mut *state else {
             return self.already_synced();
@@ -128,10 +137,21 @@ impl Backing {
         Ok(())
     }
 
-    /// Lets go of the file and the writable mapping, synced or not: nobody will write any more.
+    /// Lets go of the file and the writable mapping, synced or not: nobody will write any more. Does not wait for a sync in flight:
+    /// that one lets go when it is done.
     pub(crate) fn release(&self) {
         self.finish_growth();
-        self.state.lock().open = None;
+        self.released.store(true, Ordering::SeqCst);
+        self.let_go_if_released();
+    }
+
+    /// Called after the flag was raised, and after each sync has unlocked the state: one of the two finds both.
+    fn let_go_if_released(&self) {
+        if self.released.load(Ordering::SeqCst) {
+            if let Some(mut state) = self.state.try_lock() {
+                state.open = None;
+            }
+        }
     }
 
     /// The file keeps the blocks that it has.

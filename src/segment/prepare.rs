@@ -71,6 +71,7 @@ impl Prepared {
             id,
             path,
             base_seq,
+            base_offset: FRAMES_OFFSET,
             seed: Seed::new(salt),
             mapped_len: read_map.len(),
             extent: Arc::clone(&backing.extent),

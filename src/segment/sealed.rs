@@ -22,6 +22,8 @@ pub(crate) struct Segment {
     pub(crate) path: Arc<Path>,
     /// The seq of its first frame.
     pub(crate) base_seq: u64,
+    /// Where that frame starts: right behind the link, unless a salvage lost the ones before it.
+    pub(crate) base_offset: u64,
     pub(crate) seed: Seed,
     /// Bytes of the file that are mapped.
     pub(crate) mapped_len: u64,

@@ -111,10 +111,6 @@ impl Appender {
         self.next_seq.load(Ordering::Acquire)
     }
 
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
     /// The live segments, and up to where they are published.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let slots = self.set.read();

@@ -168,6 +168,12 @@ impl GroupSync {
         self.durable_seq.load(Ordering::Acquire) // with the Release in set_durable_locked
     }
 
+    /// The durable seq, if this is still the epoch.
+    pub(crate) fn durable_seq_in(&self, epoch: u64) -> Option<u64> {
+        let state = self.state.lock();
+        (state.epoch == epoch).then_some(state.durable_seq)
+    }
+
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.state.lock().mark
     }

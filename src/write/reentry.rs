@@ -1,6 +1,6 @@
 //! User code that runs inside a call on the log: what it may not do, and how it finds out.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which log's user code the thread is in, by the log's number, and where it was called from.
@@ -16,7 +16,8 @@ pub(crate) enum Place {
 }
 
 thread_local! {
-    static INSIDE: Cell<Option<Inside>> = const { Cell::new(None) };
+    /// The innermost last: the user code of one log may call another, and run its user code.
+    static INSIDE: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
 
 /// A number for a log, in this process.
@@ -27,21 +28,27 @@ pub(crate) fn new_log() -> usize {
 
 /// Runs `code` as user code of the log with number `log`. Left also by a panic.
 pub(crate) fn run_inside<T>(log: usize, place: Place, code: impl FnOnce() -> T) -> T {
-    struct Leave(Option<Inside>);
+    struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
-            INSIDE.set(self.0);
+            INSIDE.with_borrow_mut(Vec::pop);
         }
     }
-    let _leave = Leave(INSIDE.replace(Some((log, place))));
+    INSIDE.with_borrow_mut(|inside| inside.push((log, place)));
+    let _leave = Leave;
     code()
+}
+
+#[inline]
+fn is_inside(log: usize, place: Place) -> bool {
+    INSIDE.with_borrow(|inside| inside.contains(&(log, place)))
 }
 
 /// # Panics
 /// If the thread is in `append_with`'s fill of this log.
 #[inline]
 pub(crate) fn check_call(log: usize) {
-    if INSIDE.get() == Some((log, Place::Fill)) {
+    if is_inside(log, Place::Fill) {
         panic!("append_with's fill called the log that it is filling an entry of");
     }
 }
@@ -51,7 +58,7 @@ pub(crate) fn check_call(log: usize) {
 #[inline]
 pub(crate) fn check_wait(log: usize) {
     check_call(log);
-    if INSIDE.get() == Some((log, Place::Callback)) {
+    if is_inside(log, Place::Callback) {
         panic!("an on_durable callback may not wait on its log: hand the work to another thread");
     }
 }
@@ -70,6 +77,8 @@ mod tests {
             let panicked = catch_unwind(AssertUnwindSafe(|| run_inside(2, Place::Fill, || check_call(2))));
             assert!(panicked.is_err());
             check_call(2);
+            let nested = || run_inside(2, Place::Fill, || check_wait(1));
+            assert!(catch_unwind(AssertUnwindSafe(nested)).is_err(), "the outer log still waits");
         });
         check_wait(1);
     }
