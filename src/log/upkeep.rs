@@ -240,12 +240,12 @@ impl Inner {
         let (mut upkeep, slots, next_seq) = loop {
             // What stays is durable before the cut says so. Synced without the lock, for a sync runs callbacks; once more if somebody
             // cut and appended in between.
-            appender.sync()?;
+            self.sync()?;
             let upkeep = self.begin_change()?;
             let Snapshot { slots, next_seq, .. } = appender.snapshot();
             if seq >= next_seq - 1 {
                 drop(upkeep);
-                return appender.sync().map(drop);
+                return self.sync().map(drop);
             }
             if seq <= appender.group.durable_seq() {
                 break (upkeep, slots, next_seq);
@@ -354,7 +354,7 @@ impl Inner {
             }
         }
         drop(upkeep);
-        self.appender.sync().map(drop)
+        self.sync().map(drop)
     }
 
     pub(super) fn close(&self) -> Result<()> {

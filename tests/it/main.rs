@@ -18,6 +18,7 @@ mod model;
 mod naming;
 mod poison;
 mod policies;
+mod regressions;
 mod sealed_while_synced;
 mod seam;
 mod sim;
