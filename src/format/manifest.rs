@@ -15,7 +15,7 @@ pub(crate) const MAGIC: [u8; 8] = *b"MAPLOGMF";
 pub(crate) const SLOT_OFFSETS: [u64; 2] = [0, 4096];
 pub(crate) const FILE_LEN: u64 = 8192;
 /// Bytes of a slot; the rest of its block is zero.
-pub(crate) const SLOT_LEN: usize = 256;
+pub(crate) const SLOT_LEN: usize = SLOT_CRC + 4;
 
 // Offsets in a slot.
 pub(crate) const FLAGS: usize = 12;
@@ -34,7 +34,6 @@ pub(crate) const LAST_TIMESTAMP: usize = 112;
 pub(crate) const LOST_START: usize = 120;
 pub(crate) const LOST_END: usize = 128;
 pub(crate) const SLOT_CRC: usize = 252;
-const _: () = assert!(SLOT_CRC + 4 == SLOT_LEN);
 
 pub(crate) const FLAG_CLEAN: u32 = 1;
 

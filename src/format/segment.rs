@@ -9,7 +9,7 @@ use super::{check_block, crc, put_u32, put_u64, seal_block, u32_at, u64_at, Unre
 pub(crate) const MAGIC: [u8; 8] = *b"MAPLOGSG";
 
 /// Length of the identity and of the link.
-pub(crate) const BLOCK_LEN: usize = 64;
+pub(crate) const BLOCK_LEN: usize = IDENTITY_CRC + 4;
 pub(crate) const LINK_OFFSET: u64 = 64;
 /// The first frame starts here.
 pub(crate) const FRAMES_OFFSET: u64 = 128;
@@ -21,7 +21,7 @@ pub(crate) const LOG_ID: usize = 16;
 pub(crate) const SEGMENT_ID: usize = 32;
 pub(crate) const SALT: usize = 40;
 pub(crate) const IDENTITY_CRC: usize = 60;
-const _: () = assert!(IDENTITY_CRC + 4 == BLOCK_LEN && LINK_CRC + 4 == BLOCK_LEN);
+const _: () = assert!(LINK_CRC + 4 == BLOCK_LEN);
 
 // Offsets in the link.
 pub(crate) const BASE_SEQ: usize = 0;
