@@ -1,5 +1,6 @@
 //! What every user does: append, sync, read, truncate, close, open again.
 
+use crate::support::logs::copy_dir;
 use maplog::{Ack, Compression, Error, Log, Options, SegmentState, SyncPolicy};
 use std::time::Duration;
 
@@ -132,23 +133,6 @@ fn a_copy_of_the_files_at_any_moment_opens_with_all_that_was_appended() {
         check(&copied, 1..round * 100 + 101);
         fill(&copied, round * 100 + 101..round * 100 + 201);
         check(&copied, 1..round * 100 + 201);
-    }
-}
-
-fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else {
-            match std::fs::copy(&path, &target) {
-                // A file of the keeper's that got its real name, or went, in the meantime.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                copied => assert!(copied.unwrap() > 0 || path.metadata().unwrap().len() == 0),
-            }
-        }
     }
 }
 

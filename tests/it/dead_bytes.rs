@@ -1,6 +1,7 @@
 //! Bytes that a cut made dead, when the cut that says so is no longer the one in the manifest: what a later one, and the damage of a
 //! single block, must not bring back.
 
+use crate::support::logs::copy_dir;
 use maplog::testing::{observe, Observer, Op};
 use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy};
 use parking_lot::Mutex;
@@ -30,20 +31,6 @@ fn append(log: &Log, name: &str, seqs: std::ops::Range<u64>) {
 
 fn segment_holding(log: &Log, seq: u64) -> PathBuf {
     log.segments().into_iter().find(|s| (s.first_seq..s.next_seq).contains(&seq)).unwrap().path
-}
-
-/// Copies a log as it lies on the disk.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 /// A closed log in `dir`: 1 to 5 as they were first appended, then 6 to 8 again after a first cut, of which a second one dropped 8.
@@ -116,7 +103,7 @@ impl Observer for AtUnlink {
     fn before(&self, op: &Op<'_>) -> io::Result<()> {
         if matches!(op, Op::Unlink { path } if path.starts_with(self.dir.join("segments")) && path.exists()) {
             let mut taken = self.taken.lock();
-            copy(&self.dir, &self.images.join(taken.to_string()));
+            copy_dir(&self.dir, &self.images.join(taken.to_string()));
             *taken += 1;
         }
         Ok(())
@@ -141,7 +128,7 @@ fn files_that_a_cut_made_dead_stay_dead_until_they_are_gone() {
     append(&log, "new", 6..9);
     log.sync().unwrap();
     let image = tempfile::tempdir().unwrap();
-    copy(dir.path(), image.path());
+    copy_dir(dir.path(), image.path());
     for (path, bytes) in &dead {
         fs::write(image.path().join(path.strip_prefix(dir.path()).unwrap()), bytes).unwrap();
     }

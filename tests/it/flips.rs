@@ -5,6 +5,7 @@
 //! 32 bytes and the payload, up to the next multiple of eight.
 
 use crate::sim::scratch_dir;
+use crate::support::logs::copy_dir;
 use maplog::{Damage, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use std::collections::BTreeMap;
 use std::fs;
@@ -187,15 +188,6 @@ fn read_files(root: &Path, below: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
         } else {
             files.push((path.clone(), fs::read(root.join(&path)).unwrap()));
         }
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    let mut files = Vec::new();
-    read_files(from, Path::new(""), &mut files);
-    for (path, bytes) in files {
-        fs::create_dir_all(to.join(&path).parent().unwrap()).unwrap();
-        fs::write(to.join(path), bytes).unwrap();
     }
 }
 

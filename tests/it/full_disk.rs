@@ -3,6 +3,7 @@
 //! is over.
 
 use crate::seam::{self, name_of, EIO, EMFILE, ENOMEM, ENOSPC, EROFS};
+use crate::support::logs::copy_dir;
 use maplog::testing::Op;
 use maplog::{Error, Log, Options, SyncPolicy, Verify};
 use std::path::{Path, PathBuf};
@@ -37,19 +38,6 @@ fn check(log: &Log, first: u64, last: u64) {
         })
         .collect();
     assert_eq!(seqs, (first..=last).collect::<Vec<_>>());
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else {
-            std::fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 fn files(dir: &Path) -> Vec<PathBuf> {

@@ -4,12 +4,12 @@
 //! A failure prints its seed; `MAPLOG_SEEDS=start..end` runs others.
 
 use crate::sim::{scratch_dir, seeds, Rng};
+use crate::support::logs::copy_dir;
 use maplog::{Compression, Error, Follower, Log, Options, PinnedEntry, SyncPolicy, View};
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::{Bound, Range};
 use std::panic::{self, AssertUnwindSafe};
-use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 const SEEDS: Range<u64> = 0..150;
@@ -367,19 +367,5 @@ fn check_view(view: &View, first: u64, entries: &Entries) {
     assert!(view.get(first - 1).unwrap().is_none() && view.get(next).unwrap().is_none());
     if let Some((seq, payload)) = entries.iter().nth(entries.len() / 2) {
         assert_eq!(view.get(*seq).unwrap().unwrap().payload(), payload);
-    }
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy_dir(&path, &target);
-        } else if fs::copy(&path, &target).is_err() {
-            // The keeper may remove a spare meanwhile.
-            assert!(!path.exists(), "{}", path.display());
-        }
     }
 }

@@ -2,6 +2,7 @@
 //! witness of it stands on disk. Also what a log tells about itself: stats, segments, the recovery report, validation.
 
 use crate::seam;
+use crate::support::logs::copy_dir;
 use maplog::{Ack, DamageKind, Error, Log, Options, SegmentState, SyncPolicy};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
@@ -282,17 +283,6 @@ fn stats_and_segments_tell_what_is_there() {
     assert!(log.segments().iter().all(|info| info.state == SegmentState::Sealed), "the next append makes one active");
     log.rotate().unwrap();
     assert_eq!(log.segments().len(), segments.len(), "nothing to seal");
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        match path.is_dir() {
-            true => copy_dir(&path, &to.join(path.file_name().unwrap())),
-            false => drop(std::fs::copy(&path, to.join(path.file_name().unwrap())).unwrap()),
-        }
-    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Faults that a review of the code found, each as the behaviour that it broke.
 
 use crate::support::child;
+use crate::support::logs::copy_dir;
 use maplog::testing::{observe, Observer, Op};
 use maplog::{Ack, Error, Log, Options, RecoveryMode, SyncPolicy};
 use std::fs;
@@ -12,19 +13,6 @@ use std::time::{Duration, Instant};
 
 fn manual(size: u64) -> Options {
     Options::new().segment_size(size).sync_policy(SyncPolicy::Manual)
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_dir(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).unwrap();
-        }
-    }
 }
 
 type Before = dyn Fn(&Op<'_>) -> io::Result<()> + Send + Sync;
