@@ -142,7 +142,7 @@ fn a_failed_sync_of_the_interval_poisons() {
     let (send, receive) = mpsc::channel();
     log.append(&payload(1)).unwrap();
     log.on_durable(1, move |result| send.send(result).unwrap());
-    is_poisoned(receive.recv_timeout(Duration::from_secs(10)).unwrap());
+    is_poisoned(receive.recv_timeout(Duration::from_secs(30)).unwrap());
     check_poisoned(&log, &watched, dir.path(), 0);
 }
 
@@ -186,7 +186,7 @@ fn one_failure_is_one_io_and_poisoned_for_all_who_waited_with_it() {
     is_io(leader.join().unwrap());
     waiters.into_iter().for_each(|waiter| is_poisoned(within_ten_seconds("a waiter", || waiter.join().unwrap())));
     is_poisoned(within_ten_seconds("a durable follower", || follower.join().unwrap()));
-    let told: Vec<_> = (0..9).map(|_| receive.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+    let told: Vec<_> = (0..9).map(|_| receive.recv_timeout(Duration::from_secs(30)).unwrap()).collect();
     told.into_iter().for_each(|result| is_poisoned(result));
     drop(send);
     check_poisoned(&log, &watched, dir.path(), 0);
@@ -216,7 +216,7 @@ fn a_failed_sync_of_a_sealed_segment_poisons() {
             }
         }
     }
-    is_poisoned(receive.recv_timeout(Duration::from_secs(10)).unwrap());
+    is_poisoned(receive.recv_timeout(Duration::from_secs(30)).unwrap());
     is_poisoned(within_ten_seconds("a durable follower", || follower.join().unwrap()));
     check_poisoned(&log, &watched, dir.path(), 10);
 }

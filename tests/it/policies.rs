@@ -365,15 +365,16 @@ fn a_witness_is_on_disk_after_a_moment_and_at_close() {
     for policy in POLICIES {
         let dir = tempfile::tempdir().unwrap();
         let log = open(dir.path(), policy);
-        let mut slowest = Duration::ZERO;
+        let mut waits = Vec::new();
         for _ in 0..20 {
             let seq = log.append_as(b"x", Ack::Durable).unwrap();
             let started = Instant::now();
             seam::wait_until("the mark of what is durable", || mark(dir.path()).0 == seq);
-            slowest = slowest.max(started.elapsed());
+            waits.push(started.elapsed());
         }
-        // 5 ms idle, on a machine that may be busy.
-        assert!(slowest < Duration::from_millis(500), "{policy:?}: {slowest:?}");
+        // 5 ms idle, on a machine that may be busy now and then.
+        waits.sort();
+        assert!(waits[waits.len() / 2] < Duration::from_millis(100), "{policy:?}: {waits:?}");
         let last = log.append_as(b"x", Ack::Buffered).unwrap();
         assert!(
             mark(dir.path()).0 < last || matches!(policy, SyncPolicy::Interval(_)),

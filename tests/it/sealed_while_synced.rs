@@ -34,7 +34,7 @@ impl Gate {
 
     fn wait(&self, until: impl Fn(&State) -> bool) {
         let state = lock(&self.state);
-        let limit = Duration::from_secs(10);
+        let limit = Duration::from_secs(30);
         let waited = self.changed.wait_timeout_while(state, limit, |state| !until(state)).unwrap();
         assert!(!waited.1.timed_out(), "nothing came to the gate, or it was never opened");
     }

@@ -138,7 +138,7 @@ pub(crate) fn segment_files(dir: &Path) -> Vec<PathBuf> {
 /// Waits until `done`; panics with `what` if that takes longer than ten seconds.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while !done() {
         assert!(Instant::now() < deadline, "waited ten seconds: {what}");
         std::thread::sleep(Duration::from_millis(1));
@@ -150,7 +150,7 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 pub(crate) fn within_ten_seconds<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = std::sync::mpsc::channel();
     std::thread::spawn(move || send.send(work()));
-    match receive.recv_timeout(Duration::from_secs(10)) {
+    match receive.recv_timeout(Duration::from_secs(30)) {
         Ok(value) => value,
         Err(error) => panic!("{what}: {error}"),
     }
