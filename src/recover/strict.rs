@@ -38,7 +38,7 @@ struct Stop<'s> {
 
 pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Result<Recovered> {
     let started = Instant::now();
-    let valid = walk_chain(survey, verify)?;
+    let mut valid = walk_chain(survey, verify)?;
     let x = valid.next_seq;
 
     let mut rest_bytes = valid.stop.as_ref().map_or(0, |stop| stop.rest.bytes);
@@ -65,11 +65,12 @@ pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Resu
     let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(valid.tally.last_timestamp_ms);
     let manifest = next_manifest(survey, &valid, clean, last_timestamp_ms);
     let unlink = survey.spares.iter().cloned().chain(dropped().map(|candidate| candidate.path.clone())).collect();
+    let shorten = valid.kept.last_mut().filter(|_| !clean && alone == Alone::Yes).and_then(shorten);
     let plan = Plan {
         adopt: if clean { Vec::new() } else { valid.kept.iter().filter_map(|kept| unproven(survey, kept)).collect() },
         dead: survey.dead.clone(),
         unlink,
-        shorten: valid.kept.last().filter(|_| !clean && alone == Alone::Yes).and_then(shorten),
+        shorten,
         manifest,
     };
     let report = RecoveryReport {
@@ -300,9 +301,13 @@ pub(super) fn unproven(survey: &Survey<'_>, kept: &Kept) -> Option<(std::path::P
     (start < kept.end.offset).then(|| (kept.path.clone(), start..kept.end.offset))
 }
 
-/// The length that a segment which is never appended to again needs, if it has more.
-fn shorten(kept: &Kept) -> Option<(std::path::PathBuf, u64)> {
+/// Has a segment that is never appended to again end with the page of its last frame; the file and its new length, if it has more.
+fn shorten(kept: &mut Kept) -> Option<(std::path::PathBuf, u64)> {
     const PAGE: u64 = 4096;
     let len = kept.end.offset.next_multiple_of(PAGE);
-    (len < kept.file_len).then(|| (kept.path.clone(), len))
+    if len >= kept.file_len {
+        return None;
+    }
+    kept.file_len = len;
+    Some((kept.path.clone(), len))
 }

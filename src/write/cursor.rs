@@ -180,7 +180,7 @@ impl Cursor {
         self.active.as_ref().is_some_and(|active| active.writer.published() > FRAMES_OFFSET)
     }
 
-    /// Ends the active segment: nothing is appended to it any more. Returns it with its end, if it holds a frame.
+    /// Ends the active segment, if there is one: nothing is appended to it any more. Returns it with its end.
     pub(crate) fn seal(&mut self) -> Option<(Arc<crate::segment::sealed::Segment>, Position)> {
         let active = self.active.take()?;
         active.backing.finish_growth();

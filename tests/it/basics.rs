@@ -151,3 +151,16 @@ fn compressed_entries_read_back() {
     assert_eq!(log.get(2).unwrap().unwrap().payload(), b"short");
     assert!(log.get(3).unwrap().is_none());
 }
+
+#[test]
+fn the_room_that_a_crash_leaves_unused_is_given_back_and_not_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = manual().open(dir.path().join("log")).unwrap();
+    fill(&log, 1..11);
+    copy_dir(&dir.path().join("log"), &dir.path().join("copy"));
+    let copied = manual().open(dir.path().join("copy")).unwrap();
+    let segments = copied.segments();
+    assert_eq!(segments[0].bytes_allocated, 4096);
+    assert_eq!(segments[0].path.metadata().unwrap().len(), 4096);
+    check(&copied, 1..11);
+}
