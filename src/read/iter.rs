@@ -3,7 +3,7 @@
 use super::entry::{Entry, PinnedEntry};
 use super::view::View;
 use super::walk::Walk;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::iter::FusedIterator;
 
 /// The entries of a [`View`], borrowed from it, from either end.
@@ -20,14 +20,6 @@ impl<'v> Iter<'v> {
     pub(super) fn new(view: &'v View, walk: Walk) -> Self {
         Iter { view, walk }
     }
-
-    /// A view of a closed log can be asked, once, and says so.
-    fn check_open(&mut self) -> Result<()> {
-        self.view.check_open().map_err(|closed| {
-            self.walk = Walk::new(0..0, self.view.on_damage);
-            closed
-        })
-    }
 }
 
 impl<'v> Iterator for Iter<'v> {
@@ -35,14 +27,9 @@ impl<'v> Iterator for Iter<'v> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        if self.walk.left().is_empty() {
-            return None;
-        }
-        if let Err(closed) = self.check_open() {
-            return Some(Err(closed));
-        }
-        let found = self.walk.next(&self.view.slots, self.view.next_seq)?;
-        Some(found.and_then(|found| Entry::new(&found).map_err(|error| met(&mut self.walk, error))))
+        step(self.view, &mut self.walk, |walk, view| {
+            Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| Entry::new(&found)))
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -52,14 +39,9 @@ impl<'v> Iterator for Iter<'v> {
 
 impl DoubleEndedIterator for Iter<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        if self.walk.left().is_empty() {
-            return None;
-        }
-        if let Err(closed) = self.check_open() {
-            return Some(Err(closed));
-        }
-        let found = self.walk.next_back(&self.view.slots, self.view.next_seq)?;
-        Some(found.and_then(|found| Entry::new(&found).map_err(|error| met(&mut self.walk, error))))
+        step(self.view, &mut self.walk, |walk, view| {
+            Some(walk.next_back(&view.slots, view.next_seq)?.and_then(|found| Entry::new(&found)))
+        })
     }
 }
 
@@ -79,37 +61,37 @@ impl LogIter {
         let walk = Walk::new(view.first_seq()..view.next_seq(), view.on_damage);
         LogIter { view, walk }
     }
-
-    fn pin(
-        &mut self,
-        next: impl FnOnce(&mut Walk, &View) -> Option<Result<PinnedEntry>>,
-    ) -> Option<Result<PinnedEntry>> {
-        if self.walk.left().is_empty() {
-            return None;
-        }
-        if let Err(closed) = self.view.check_open() {
-            self.walk = Walk::new(0..0, self.view.on_damage);
-            return Some(Err(closed));
-        }
-        let pinned = next(&mut self.walk, &self.view)?;
-        if pinned.is_err() {
-            self.walk.meet_damage();
-        }
-        Some(pinned)
-    }
 }
 
-/// Tells the walk of an entry that it found, and that cannot be had.
-fn met(walk: &mut Walk, error: Error) -> Error {
-    walk.meet_damage();
-    error
+/// One step of an iterator: `next` finds an entry. A view of a closed log says so, once; an entry that is found and cannot be had is
+/// damage like any other.
+#[inline]
+fn step<'v, T>(
+    view: &'v View,
+    walk: &mut Walk,
+    next: impl FnOnce(&mut Walk, &'v View) -> Option<Result<T>>,
+) -> Option<Result<T>> {
+    if walk.left().is_empty() {
+        return None;
+    }
+    if let Err(closed) = view.check_open() {
+        *walk = Walk::new(0..0, view.on_damage);
+        return Some(Err(closed));
+    }
+    let entry = next(walk, view)?;
+    if entry.is_err() {
+        walk.meet_damage();
+    }
+    Some(entry)
 }
 
 impl Iterator for LogIter {
     type Item = Result<PinnedEntry>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.pin(|walk, view| Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| PinnedEntry::new(&found))))
+        step(&self.view, &mut self.walk, |walk, view| {
+            Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| PinnedEntry::new(&found)))
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -119,7 +101,7 @@ impl Iterator for LogIter {
 
 impl DoubleEndedIterator for LogIter {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.pin(|walk, view| {
+        step(&self.view, &mut self.walk, |walk, view| {
             Some(walk.next_back(&view.slots, view.next_seq)?.and_then(|found| PinnedEntry::new(&found)))
         })
     }
