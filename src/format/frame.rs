@@ -4,8 +4,9 @@
 //! and named. That checksum is seeded with the segment's salt and the frame's offset, so that a frame is valid in one place of one
 //! life of one file: bytes of an earlier life, or a copy elsewhere, never are.
 
-use super::{crc, put_u32, put_u64, u32_at, u64_at, SEQ_LIMIT};
+use super::{put_u32, put_u64, u32_at, u64_at, SEQ_LIMIT};
 use crate::error::DamageKind;
+use crate::sys::crc;
 use std::ops::RangeInclusive;
 
 pub(crate) const HEADER_LEN: usize = 32;
@@ -72,6 +73,7 @@ impl Seed {
     }
 
     /// The seed at one offset: different for each multiple of eight below 4 GiB.
+    #[inline]
     fn at(self, offset: u64) -> u32 {
         self.0 ^ u32::try_from(offset / ALIGN).unwrap_or(u32::MAX)
     }
@@ -100,10 +102,10 @@ impl Header {
         put_u64(&mut bytes, SEQ, self.seq);
         put_u32(&mut bytes, WITNESS_DISTANCE, self.witness_distance);
         put_u32(&mut bytes, PAYLOAD_CRC, self.payload_crc);
-        bytes[TIMESTAMP..KIND].copy_from_slice(&self.timestamp_ms.to_le_bytes()[..KIND - TIMESTAMP]);
+        put_u64(&mut bytes, TIMESTAMP, self.timestamp_ms); // its upper 16 bits are overwritten
         bytes[KIND] = KIND_ENTRY;
         bytes[FLAGS] = self.flags;
-        let crc = crc::crc32c_seeded(seed.at(offset), &bytes[LENGTH..]);
+        let crc = checksum(&bytes, seed, offset);
         put_u32(&mut bytes, HEADER_CRC, crc);
         bytes
     }
@@ -113,47 +115,55 @@ impl Header {
     #[inline]
     pub(crate) fn decode(image: &[u8], seed: Seed, offset: u64) -> Result<Header, DamageKind> {
         let bytes = header_bytes(image, offset)?;
-        let expected = crc::crc32c_seeded(seed.at(offset), &bytes[LENGTH..]);
+        let expected = checksum(bytes, seed, offset);
         let found = u32_at(bytes, HEADER_CRC);
         if expected != found {
             return Err(DamageKind::Header { expected, found });
         }
-        let header = Self::decode_fields(bytes).ok_or(DamageKind::Field)?;
+        let header = Self::fields(bytes);
+        if !header.is_legal(bytes) {
+            return Err(DamageKind::Field);
+        }
         header.check_room(image, offset)?;
         Ok(header)
     }
 
-    /// As [`decode`](Self::decode) for bytes that this process wrote itself: no checksum.
+    /// As [`decode`](Self::decode) for bytes that this process wrote itself: neither checksum nor fields are checked again.
     #[inline]
     pub(crate) fn decode_trusted(image: &[u8], offset: u64) -> Result<Header, DamageKind> {
-        let bytes = header_bytes(image, offset)?;
-        let header = Self::decode_fields(bytes).ok_or(DamageKind::Field)?;
+        let header = Self::fields(header_bytes(image, offset)?);
         header.check_room(image, offset)?;
         Ok(header)
     }
 
-    fn decode_fields(bytes: &[u8]) -> Option<Header> {
-        let mut timestamp = [0; 8];
-        timestamp[..KIND - TIMESTAMP].copy_from_slice(&bytes[TIMESTAMP..KIND]);
-        let header = Header {
+    #[inline]
+    fn fields(bytes: &[u8; HEADER_LEN]) -> Header {
+        Header {
             seq: u64_at(bytes, SEQ),
-            stored_len: u32_at(bytes, LENGTH).checked_sub(HEADER_LEN as u32)?,
+            stored_len: u32_at(bytes, LENGTH).saturating_sub(HEADER_LEN as u32),
             witness_distance: u32_at(bytes, WITNESS_DISTANCE),
             payload_crc: u32_at(bytes, PAYLOAD_CRC),
-            timestamp_ms: u64::from_le_bytes(timestamp),
+            timestamp_ms: u64_at(bytes, TIMESTAMP) & TIMESTAMP_MAX,
             flags: bytes[FLAGS],
-        };
-        let legal = bytes[KIND] == KIND_ENTRY
-            && header.flags & !(FLAG_LZ4 | FLAG_FIRST | FLAG_LAST) == 0
-            && (1..SEQ_LIMIT).contains(&header.seq)
-            && match header.witness_distance {
-                0 => false,
-                NO_WITNESS => true,
-                distance => u64::from(distance) <= header.seq,
-            };
-        legal.then_some(header)
+        }
     }
 
+    /// Whether `bytes`, which hold this header, are something that version 1 writes.
+    #[inline]
+    fn is_legal(&self, bytes: &[u8; HEADER_LEN]) -> bool {
+        let witness_is_legal = match self.witness_distance {
+            0 => false,
+            NO_WITNESS => true,
+            distance => u64::from(distance) <= self.seq,
+        };
+        u32_at(bytes, LENGTH) >= HEADER_LEN as u32
+            && bytes[KIND] == KIND_ENTRY
+            && self.flags & !(FLAG_LZ4 | FLAG_FIRST | FLAG_LAST) == 0
+            && (1..SEQ_LIMIT).contains(&self.seq)
+            && witness_is_legal
+    }
+
+    #[inline]
     fn check_room(&self, image: &[u8], offset: u64) -> Result<(), DamageKind> {
         let room = image.len() as u64 - offset;
         if self.frame_len() > room {
@@ -202,19 +212,28 @@ impl Header {
         }
         let start = offset as usize + HEADER_LEN + stored.len();
         let end = (offset + self.frame_len()) as usize;
-        if image[start..end].iter().any(|&byte| byte != 0) {
+        if start < end && image[start..end].iter().any(|&byte| byte != 0) {
             return Err(DamageKind::Padding);
         }
         Ok(())
     }
 }
 
-fn header_bytes(image: &[u8], offset: u64) -> Result<&[u8], DamageKind> {
-    let room = (image.len() as u64).saturating_sub(offset);
-    if room < HEADER_LEN as u64 {
-        return Err(DamageKind::Length { len: HEADER_LEN as u64, room });
+#[inline]
+fn header_bytes(image: &[u8], offset: u64) -> Result<&[u8; HEADER_LEN], DamageKind> {
+    let rest = image.get(offset as usize..).unwrap_or_default();
+    match rest.get(..HEADER_LEN).map(TryInto::try_into) {
+        Some(Ok(bytes)) => Ok(bytes),
+        _ => Err(DamageKind::Length { len: HEADER_LEN as u64, room: rest.len() as u64 }),
     }
-    Ok(&image[offset as usize..offset as usize + HEADER_LEN])
+}
+
+/// The checksum of a header at `offset`, over all that follows the checksum itself.
+#[inline]
+fn checksum(header: &[u8; HEADER_LEN], seed: Seed, offset: u64) -> u32 {
+    const REST: usize = LENGTH + 4;
+    let rest = [u64_at(header, REST), u64_at(header, REST + 8), u64_at(header, REST + 16)];
+    crc::crc32c_words(seed.at(offset), u32_at(header, LENGTH), rest)
 }
 
 /// The cheap half of a header's checks, for a search over many offsets: true if the bytes at `offset` could be the header of a frame

@@ -13,13 +13,14 @@
 //! Hostile bytes are harmless: decoding never panics, and allocates nothing except in [`frame::decompress`], whose output is bounded
 //! by 255 times the bytes that are there.
 
-pub(crate) mod crc;
 pub(crate) mod frame;
 pub(crate) mod manifest;
 #[cfg(test)]
 mod page;
 pub(crate) mod segment;
 pub(crate) mod walk;
+
+use crate::sys::crc;
 
 /// The version of the format that this library reads and writes.
 pub(crate) const VERSION: u32 = 1;
@@ -31,6 +32,7 @@ pub(crate) const ID_LIMIT: u64 = 1 << 62;
 pub(crate) const SEQ_LIMIT: u64 = 1 << 63;
 
 /// The little-endian integer at `at`. Panics if it is not within `bytes`: callers check lengths first.
+#[inline]
 fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut field = [0; 4];
     field.copy_from_slice(&bytes[at..at + 4]);
@@ -38,16 +40,19 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// As [`u32_at`], for eight bytes.
+#[inline]
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(field)
 }
 
+#[inline]
 fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
     bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
 }
 
+#[inline]
 fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
     bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
 }

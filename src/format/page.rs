@@ -1,7 +1,8 @@
 //! Holds `docs/format.md` and this folder together: every table of the page is compared with the constants, and its example with what
 //! the encoder gives.
 
-use super::{crc, frame, manifest, segment};
+use super::{frame, manifest, segment};
+use crate::sys::crc;
 
 const PAGE: &str = include_str!("../../docs/format.md");
 

@@ -4,7 +4,8 @@
 //! outside. The *link* is stored when the segment is activated and becomes durable with the segment's first sync: a crash may lose
 //! it, and a file without it holds nothing that was acked.
 
-use super::{check_block, crc, put_u32, put_u64, seal_block, u32_at, u64_at, Unreadable, SEQ_LIMIT, VERSION};
+use super::{check_block, put_u32, put_u64, seal_block, u32_at, u64_at, Unreadable, SEQ_LIMIT, VERSION};
+use crate::sys::crc;
 
 pub(crate) const MAGIC: [u8; 8] = *b"MAPLOGSG";
 

@@ -125,8 +125,8 @@ impl<'i> Image<'i> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::crc;
     use super::*;
+    use crate::sys::crc;
 
     const SEED: Seed = Seed::of_tests();
 

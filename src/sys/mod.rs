@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod clock;
+pub(crate) mod crc;
 pub(crate) mod file;
 pub(crate) mod hook;
 pub(crate) mod lock;

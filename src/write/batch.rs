@@ -1,8 +1,9 @@
 //! What is done to payloads before the lock: sizes checked, compressed, checksummed.
 
 use crate::error::{Error, Result};
-use crate::format::{crc, frame, segment};
+use crate::format::{frame, segment};
 use crate::options::{Compression, Options};
+use crate::sys::crc;
 use std::borrow::Cow;
 
 /// The limits and the compression of a log.

@@ -4,8 +4,9 @@ use super::batch::Payload;
 use crate::format::frame::{self, Header, ALIGN, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
 use crate::format::manifest::Mark;
 use crate::format::segment::{Predecessor, FRAMES_OFFSET};
-use crate::format::{crc, walk::Position};
+use crate::format::walk::Position;
 use crate::segment::active::{Active, Backing};
+use crate::sys::crc;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
