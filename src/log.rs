@@ -361,6 +361,15 @@ impl Log {
     /// What every append does first.
     #[inline]
     fn before_append(&self, ack: Option<Ack>) -> Result<()> {
+        if reentry::in_user_code() || self.inner.planned.load(Ordering::Acquire) {
+            return self.before_special_append(ack);
+        }
+        Ok(())
+    }
+
+    /// As [`before_append`](Self::before_append), from user code or before a salvage was carried out.
+    #[cold]
+    fn before_special_append(&self, ack: Option<Ack>) -> Result<()> {
         if self.inner.appender.may_wait(ack) {
             reentry::check_wait(self.inner.appender.number());
         } else {

@@ -102,9 +102,10 @@ impl Header {
         put_u64(&mut bytes, SEQ, self.seq);
         put_u32(&mut bytes, WITNESS_DISTANCE, self.witness_distance);
         put_u32(&mut bytes, PAYLOAD_CRC, self.payload_crc);
-        put_u64(&mut bytes, TIMESTAMP, self.timestamp_ms); // its upper 16 bits are overwritten
-        bytes[KIND] = KIND_ENTRY;
-        bytes[FLAGS] = self.flags;
+        // Timestamp, kind and flags as one word: the fields are stored in one go.
+        let kind = u64::from(KIND_ENTRY) << (8 * (KIND - TIMESTAMP));
+        let flags = u64::from(self.flags) << (8 * (FLAGS - TIMESTAMP));
+        put_u64(&mut bytes, TIMESTAMP, self.timestamp_ms | kind | flags);
         let crc = checksum(&bytes, seed, offset);
         put_u32(&mut bytes, HEADER_CRC, crc);
         bytes

@@ -2,6 +2,7 @@
 
 use crate::segment::set::Slot;
 use crate::write::appender::{Appender, Snapshot};
+use crate::write::counters::Tally;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -76,11 +77,10 @@ pub(super) fn segments(appender: &Appender) -> Vec<SegmentInfo> {
 
 pub(super) fn stats(appender: &Appender) -> Stats {
     let syncs = appender.group.syncs();
-    let cursor = appender.cursor();
-    Stats {
-        entries_appended: cursor.entries_appended,
-        bytes_appended: cursor.bytes_appended,
-        syncs,
-        rotations: cursor.rotations,
-    }
+    let (counters, next_seq) = {
+        let cursor = appender.cursor();
+        (cursor.counters, cursor.next_seq)
+    };
+    let Tally { entries, bytes } = counters.tally(next_seq);
+    Stats { entries_appended: entries, bytes_appended: bytes, syncs, rotations: counters.rotations }
 }

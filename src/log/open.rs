@@ -23,11 +23,10 @@ use crate::sys::map::{Extent, Writer, WrittenBy};
 use crate::sys::random_u64;
 use crate::write::appender::{Appender, Start};
 use crate::write::batch::Intake;
-use crate::write::cursor::{Cursor, Pending};
+use crate::write::cursor::{self, Cursor};
 use crate::write::reentry;
 use crate::write::ticker::Ticker;
 use parking_lot::{Mutex, RwLock};
-use std::collections::VecDeque;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -76,22 +75,13 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     let keeper = Keeper::new(blueprint, recovered.next_id);
     let appendable = recovered.appendable && !salvaged;
     let (slots, active) = slots(recovered.pieces, recovered.first_seq, appendable, &lease, &health)?;
-    let cursor = Cursor {
-        prepare_at: active.as_ref().map_or(u64::MAX, |active| active.segment.mapped_len / 2),
+    let cursor = Cursor::new(cursor::Start {
         predecessor: predecessor(&slots, active.as_ref()),
         active,
         next_seq: recovered.next_seq,
-        epoch: 0,
         next_id: recovered.next_id,
         last_timestamp_ms: recovered.last_timestamp_ms,
-        unsynced: VecDeque::new(),
-        pending: Pending::default(),
-        frozen: false,
-        watched: false,
-        bytes_appended: 0,
-        entries_appended: 0,
-        rotations: 0,
-    };
+    });
     let start = Start {
         cursor,
         slots,

@@ -306,7 +306,7 @@ impl Inner {
         let mut cursor = appender.cursor();
         cursor.frozen = true;
         cursor.epoch += 1;
-        cursor.next_seq = next_seq;
+        cursor.jump(next_seq);
         cursor.predecessor = kept.last;
         let active = cursor.active.take();
         let unsynced = std::mem::take(&mut cursor.unsynced);

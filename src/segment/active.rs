@@ -129,7 +129,9 @@ impl Backing {
             let _state = self.state.lock();
             self.guarded(|| file.sync())?;
         }
-        map.populate(start..end);
+        // Each sync write-protects the pages of the steps before: once the file is complete, all that is not used yet once more.
+        let populate_from = if end == self.full_len { self.extent.published() } else { start };
+        map.populate(populate_from..end);
         self.extent.raise_capacity(end);
         if end == self.full_len {
             self.finish_growth();

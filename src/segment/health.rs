@@ -25,6 +25,12 @@ impl Health {
         }
     }
 
+    /// Whether [`check`](Self::check) is Ok.
+    #[inline]
+    pub(crate) fn is_fine(&self) -> bool {
+        self.flags.load(Ordering::Acquire) == 0
+    }
+
     pub(crate) fn is_poisoned(&self) -> bool {
         self.flags.load(Ordering::Acquire) & POISONED != 0
     }

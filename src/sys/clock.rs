@@ -15,8 +15,8 @@ pub(crate) fn now_ms() -> u64 {
 #[inline]
 fn system_ms() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
-    let ms = now.tv_sec.saturating_mul(1000).saturating_add(now.tv_nsec / 1_000_000);
-    u64::try_from(ms).unwrap_or(0)
+    const FAR: u64 = 1 << 40; // seconds: whatever the clock says, milliseconds fit
+    u64::try_from(now.tv_sec).unwrap_or(0).min(FAR) * 1000 + now.tv_nsec as u64 / 1_000_000
 }
 
 #[cfg(not(target_os = "linux"))]

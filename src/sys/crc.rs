@@ -25,8 +25,9 @@ pub(crate) fn crc32c(bytes: &[u8]) -> u32 {
 pub(crate) fn crc32c_words(seed: u32, first: u32, rest: [u64; 3]) -> u32 {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("sse4.2") {
+        let [a, b, c] = rest;
         // SAFETY: the processor has the instructions.
-        return unsafe { x86::crc32c_words(seed, first, rest) };
+        return unsafe { x86::crc32c_words(seed, first, a, b, c) };
     }
     crc32c_words_portable(seed, first, rest)
 }
@@ -70,11 +71,12 @@ mod x86 {
         !crc
     }
 
+    /// The words one by one, so that they are passed in registers.
     #[target_feature(enable = "sse4.2")]
-    pub(super) unsafe fn crc32c_words(seed: u32, first: u32, rest: [u64; 3]) -> u32 {
+    pub(super) unsafe fn crc32c_words(seed: u32, first: u32, a: u64, b: u64, c: u64) -> u32 {
         // SAFETY: the caller saw that the processor has the instruction.
         let mut crc = u64::from(unsafe { _mm_crc32_u32(!seed, first) });
-        for word in rest {
+        for word in [a, b, c] {
             // SAFETY: as above.
             crc = unsafe { _mm_crc32_u64(crc, word) };
         }

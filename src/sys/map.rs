@@ -132,6 +132,8 @@ pub(crate) struct Writer {
     extent: Arc<Extent>,
     /// What `extent.published` holds: only this writer changes it.
     published: u64,
+    /// What `extent.capacity` held when it was last looked at; it may be more by now.
+    capacity: u64,
 }
 
 impl Writer {
@@ -149,7 +151,8 @@ impl Writer {
             #[cfg(miri)]
             extent: Arc::clone(extent),
         });
-        Ok(Writer { map, extent: Arc::clone(extent), published: extent.published() })
+        let (published, capacity) = (extent.published(), extent.capacity());
+        Ok(Writer { map, extent: Arc::clone(extent), published, capacity })
     }
 
     /// The mapping, to sync it.
@@ -161,6 +164,18 @@ impl Writer {
     #[inline]
     pub(crate) fn published(&self) -> u64 {
         self.published
+    }
+
+    /// Whether `len` bytes fit between the published end and the capacity, as it was when it was last looked at.
+    #[inline]
+    pub(crate) fn has_room(&self, len: u64) -> bool {
+        len <= self.capacity - self.published
+    }
+
+    /// Looks at the capacity again; it.
+    pub(crate) fn look_at_capacity(&mut self) -> u64 {
+        self.capacity = self.extent.capacity();
+        self.capacity
     }
 
     /// Copies `bytes` to `offset`, which is not published yet.
@@ -191,12 +206,10 @@ impl Writer {
 
     #[inline]
     fn check(&self, offset: u64, len: usize) {
-        let capacity = self.extent.capacity();
-        assert!(
-            offset >= self.published && offset <= capacity && len as u64 <= capacity - offset,
-            "a store to {offset}+{len} outside of [{}, {capacity})",
-            self.published
-        );
+        let Writer { published, capacity, .. } = *self;
+        if offset < published || offset > capacity || len as u64 > capacity - offset {
+            outside(offset, len, published..capacity);
+        }
     }
 
     /// Gives the bytes below `end` to readers. They are never written again.
@@ -206,6 +219,11 @@ impl Writer {
         self.published = end;
         self.extent.published.store(end, Ordering::Release); // with the Acquire in Extent::published
     }
+}
+
+#[cold]
+fn outside(offset: u64, len: usize, Range { start, end }: Range<u64>) -> ! {
+    panic!("a store to {offset}+{len} outside of [{start}, {end})");
 }
 
 /// A read-only mapping of a segment file.

@@ -6,6 +6,7 @@
 //! know.
 #![allow(unsafe_code)]
 
+pub(crate) mod cache_line;
 pub(crate) mod clock;
 pub(crate) mod crc;
 pub(crate) mod file;

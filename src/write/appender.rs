@@ -1,7 +1,7 @@
 //! The appender: cursor, group sync, keeper and set, tied into the calls that append and sync.
 
 use super::batch::{Batch, Intake};
-use super::cursor::{Cursor, Pending, Room, Sealed, ALONE};
+use super::cursor::{Attention, Cursor, Room, Sealed, ALONE};
 use super::group_sync::{Claim, GroupSync, Leadership, Registration, Step};
 use super::reentry::{self, Place};
 use crate::error::{Error, Result};
@@ -13,6 +13,7 @@ use crate::segment::active::Backing;
 use crate::segment::health::Health;
 use crate::segment::keeper::Keeper;
 use crate::segment::set::{Set, Slot, Slots};
+use crate::sys::cache_line::CacheLine;
 use crate::sys::clock;
 use crate::sys::lock::ReadersLease;
 use parking_lot::{Condvar, Mutex, MutexGuard};
@@ -24,16 +25,12 @@ use std::time::Instant;
 /// The write side of a log.
 #[derive(Debug)]
 pub(crate) struct Appender {
-    cursor: Mutex<Cursor>,
+    cursor: CacheLine<Mutex<Cursor>>,
     /// Signalled when an entry was published that somebody waits for, when a cut was made, and when the log ended.
     published: Condvar,
     /// Signalled when appends may go on after a cut.
     thawed: Condvar,
-    /// What readers see: the next seq and the epoch. Stored under the cursor's lock with Release, after the entry's bytes; loaded
-    /// with Acquire. A reader that needs both, or the segments that belong to them, loads them under the set's read lock: a cut
-    /// changes them under its write lock.
-    next_seq: AtomicU64,
-    epoch: AtomicU64,
+    shown: CacheLine<Shown>,
     pub(crate) set: Set,
     pub(crate) keeper: Keeper,
     pub(crate) group: GroupSync,
@@ -42,6 +39,15 @@ pub(crate) struct Appender {
     intake: Intake,
     policy: SyncPolicy,
     number: usize,
+}
+
+/// What readers see: the next seq and the epoch. Stored under the cursor's lock with Release, after the entry's bytes; loaded with
+/// Acquire. A reader that needs both, or the segments that belong to them, loads them under the set's read lock: a cut changes them
+/// under its write lock.
+#[derive(Debug)]
+struct Shown {
+    next_seq: AtomicU64,
+    epoch: AtomicU64,
 }
 
 /// Below this, the frames of one segment never reach the limit of seqs.
@@ -61,11 +67,13 @@ pub(crate) struct Start {
     pub(crate) log: usize,
 }
 
-/// An append that was published.
-struct Appended {
-    claim: Claim,
-    /// It filled a bound of the batch policy.
-    fills_batch: bool,
+/// When an append waits until its entry is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    Never,
+    /// If it fills a bound of the batch policy.
+    WhenFull,
+    Always,
 }
 
 /// What a sync has to cover.
@@ -85,9 +93,11 @@ pub(crate) struct Snapshot {
 impl Appender {
     pub(crate) fn new(start: Start, keeper: Keeper, health: Arc<Health>, lease: Arc<ReadersLease>) -> Appender {
         Appender {
-            next_seq: AtomicU64::new(start.cursor.next_seq),
-            epoch: AtomicU64::new(start.cursor.epoch),
-            cursor: Mutex::new(start.cursor),
+            shown: CacheLine(Shown {
+                next_seq: AtomicU64::new(start.cursor.next_seq),
+                epoch: AtomicU64::new(start.cursor.epoch),
+            }),
+            cursor: CacheLine(Mutex::new(start.cursor)),
             published: Condvar::new(),
             thawed: Condvar::new(),
             set: Set::new(start.slots),
@@ -108,13 +118,17 @@ impl Appender {
 
     #[inline]
     pub(crate) fn next_seq(&self) -> u64 {
-        self.next_seq.load(Ordering::Acquire)
+        self.shown.next_seq.load(Ordering::Acquire)
     }
 
     /// The live segments, and up to where they are published.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let slots = self.set.read();
-        Snapshot { slots: Arc::clone(&slots), next_seq: self.next_seq(), epoch: self.epoch.load(Ordering::Acquire) }
+        Snapshot {
+            slots: Arc::clone(&slots),
+            next_seq: self.next_seq(),
+            epoch: self.shown.epoch.load(Ordering::Acquire),
+        }
     }
 
     /// The cursor, whoever has it frozen: for those that change what is live.
@@ -167,63 +181,90 @@ impl Appender {
     }
 
     /// Has `push` append `len` bytes of frames, and acks them; their seqs.
+    #[inline]
     fn append_frames(&self, len: u64, ack: Option<Ack>, push: impl FnOnce(&mut Cursor, u64)) -> Result<Range<u64>> {
+        let waits = self.waits(ack);
         // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
-        let _writer = self.may_wait(ack).then(|| self.group.writer()).transpose()?;
+        let permit = if waits == Waits::Always { Some(self.group.writer()?) } else { None };
         let mut cursor = self.lock_with_room(len)?;
         let first = cursor.next_seq;
         push(&mut cursor, self.group.durable_seq());
-        let appended = self.publish(&mut cursor, ack);
-        drop(cursor);
-        let seqs = first..appended.claim.seq + 1;
-        let waits = match ack {
-            Some(ack) => ack == Ack::Durable,
-            None => self.policy == SyncPolicy::Immediate || appended.fills_batch,
-        };
-        if waits {
-            self.wait(appended.claim)?;
+        let seqs = first..cursor.next_seq;
+        self.shown.next_seq.store(seqs.end, Ordering::Release); // with the Acquire in next_seq()
+        if cursor.needs_attention() {
+            self.attend(&mut cursor);
+        }
+        if waits != Waits::Never {
+            self.wait_for_push(cursor, permit, waits)?;
         }
         Ok(seqs)
     }
 
-    /// Whether an append with this `ack` may have to wait for durability.
-    pub(crate) fn may_wait(&self, ack: Option<Ack>) -> bool {
-        match ack {
-            Some(ack) => ack == Ack::Durable,
-            None => matches!(self.policy, SyncPolicy::Immediate | SyncPolicy::Batch { .. }),
+    /// When an append with this `ack` waits for durability.
+    #[inline]
+    fn waits(&self, ack: Option<Ack>) -> Waits {
+        match (ack, self.policy) {
+            (Some(Ack::Durable), _) | (None, SyncPolicy::Immediate) => Waits::Always,
+            (None, SyncPolicy::Batch { .. }) => Waits::WhenFull,
+            (Some(Ack::Buffered), _) | (None, SyncPolicy::Interval(_) | SyncPolicy::Manual) => Waits::Never,
         }
     }
 
-    /// Gives what was pushed to readers.
-    #[inline]
-    fn publish(&self, cursor: &mut Cursor, ack: Option<Ack>) -> Appended {
-        self.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
-        if std::mem::take(&mut cursor.watched) {
+    /// Whether an append with this `ack` may have to wait for durability.
+    pub(crate) fn may_wait(&self, ack: Option<Ack>) -> bool {
+        self.waits(ack) != Waits::Never
+    }
+
+    /// Does what else is to be done once an entry is published.
+    #[cold]
+    fn attend(&self, cursor: &mut Cursor) {
+        let Attention { wake, prepare } = cursor.attend();
+        if wake {
             self.published.notify_all();
         }
-        if cursor.active.as_ref().is_some_and(|active| active.writer.published() >= cursor.prepare_at) {
-            cursor.prepare_at = u64::MAX;
+        if prepare {
             self.keeper.want();
         }
-        let fills_batch = match self.policy {
-            SyncPolicy::Batch { entries, bytes } if ack.is_none() => {
-                let full = cursor.pending.entries >= entries || cursor.pending.bytes >= bytes;
-                if full {
-                    cursor.pending = Pending::default();
-                }
-                full
-            }
-            _ => false,
+    }
+
+    /// Waits until what was just pushed is durable, if it has to be.
+    #[inline(never)]
+    fn wait_for_push(
+        &self,
+        mut cursor: MutexGuard<'_, Cursor>,
+        permit: Option<Registration<'_>>,
+        waits: Waits,
+    ) -> Result<()> {
+        let claim = cursor.claim_all();
+        let permit = match permit {
+            Some(permit) => permit,
+            None if !self.fills_batch(&mut cursor) => return Ok(()),
+            // Registered under the lock: a cut after it is remembered until the claim is settled.
+            None => self.group.register(),
         };
-        Appended { claim: Claim { seq: cursor.next_seq - 1, epoch: cursor.epoch }, fills_batch }
+        drop(cursor);
+        let _permit = if waits == Waits::WhenFull { self.group.admit(permit) } else { permit };
+        self.wait(claim)
+    }
+
+    /// Whether what was pushed fills a bound of the batch policy. If so, the next batch begins.
+    fn fills_batch(&self, cursor: &mut Cursor) -> bool {
+        let SyncPolicy::Batch { entries, bytes } = self.policy else {
+            return false;
+        };
+        let unsynced = cursor.unsynced_tally();
+        let is_full = unsynced.entries >= u64::from(entries) || unsynced.bytes >= bytes;
+        if is_full {
+            cursor.begin_sync();
+        }
+        is_full
     }
 
     /// Locks the cursor with room for `len` bytes of frames in the active segment.
     #[inline]
     fn lock_with_room(&self, len: u64) -> Result<MutexGuard<'_, Cursor>> {
         let cursor = self.cursor.lock();
-        if !cursor.frozen && cursor.next_seq < SEQ_SAFE && matches!(cursor.room_for(len), Room::Fits) {
-            self.health.check()?;
+        if cursor.has_room(len) && !cursor.frozen && cursor.next_seq < SEQ_SAFE && self.health.is_fine() {
             return Ok(cursor);
         }
         self.make_room(cursor, len)
@@ -278,12 +319,10 @@ impl Appender {
     fn rotate_to(&self, cursor: &mut Cursor, prepared: crate::segment::keeper::Prepared) {
         self.seal_active(cursor);
         let active = prepared.activate(cursor.next_seq, cursor.predecessor, &self.lease);
-        cursor.next_id = active.segment.id + 1;
-        cursor.prepare_at = active.segment.mapped_len / 2;
-        cursor.rotations += 1;
         let slot = Slot::Segment { segment: Arc::clone(&active.segment), end: None };
         Arc::make_mut(&mut self.set.write()).list.push(slot);
-        cursor.active = Some(active);
+        cursor.activate(active);
+        cursor.counters.rotations += 1;
     }
 
     /// Ends the active segment; the next append makes another one active. A segment without a frame is dropped: the link of the next
@@ -316,12 +355,6 @@ impl Appender {
 
     // --- sync ---
 
-    /// What was appended so far, as a claim.
-    fn claim_all(&self) -> Claim {
-        let cursor = self.cursor.lock();
-        Claim { seq: cursor.next_seq - 1, epoch: cursor.epoch }
-    }
-
     /// Makes all that was appended before the call durable; the durable seq.
     pub(crate) fn sync(&self) -> Result<u64> {
         self.health.check()?;
@@ -331,7 +364,8 @@ impl Appender {
     /// As [`sync`](Self::sync), also while the log is being closed.
     pub(crate) fn sync_published(&self) -> Result<u64> {
         let _registration = self.group.register();
-        match self.wait(self.claim_all()) {
+        let claim = self.cursor.lock().claim_all();
+        match self.wait(claim) {
             // What a cut took away needs no sync, and the cut synced what it left.
             Ok(()) | Err(Error::Truncated { .. }) => Ok(self.group.durable_seq()),
             Err(error) => Err(error),
@@ -382,7 +416,7 @@ impl Appender {
 
     fn target(&self) -> Target {
         let mut cursor = self.cursor.lock();
-        cursor.pending = Pending::default();
+        cursor.begin_sync();
         let active = cursor.active.as_ref().map(|active| Arc::clone(&active.backing));
         let active = active.zip(cursor.end()).filter(|(backing, end)| backing.id == end.segment);
         Target { epoch: cursor.epoch, sealed: cursor.unsynced.iter().cloned().collect(), active }
@@ -456,8 +490,8 @@ impl Appender {
     /// Has readers see `next_seq` and `epoch` of the cursor, with the slots that belong to them.
     pub(crate) fn show_cut(&self, cursor: &Cursor, slots: Slots) -> Arc<Slots> {
         let mut shown = self.set.write();
-        self.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
-        self.epoch.store(cursor.epoch, Ordering::Release); // with the Acquire in snapshot()
+        self.shown.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
+        self.shown.epoch.store(cursor.epoch, Ordering::Release); // with the Acquire in snapshot()
         std::mem::replace(&mut shown, Arc::new(slots))
     }
 
@@ -476,7 +510,7 @@ impl Appender {
         if cursor.next_seq > seq || cursor.epoch != epoch || self.health.check().is_err() {
             return true;
         }
-        cursor.watched = true;
+        cursor.watch();
         !self.published.wait_until(&mut cursor, deadline).timed_out()
     }
 

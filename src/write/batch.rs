@@ -25,6 +25,7 @@ pub(crate) struct Payload<'p> {
 }
 
 impl Payload<'_> {
+    #[inline]
     pub(crate) fn frame_len(&self) -> u64 {
         frame::frame_len(self.stored.len() as u64)
     }
@@ -60,20 +61,31 @@ impl Intake {
     #[inline]
     pub(crate) fn payload<'p>(&self, raw: &'p [u8]) -> Result<Payload<'p>> {
         self.check_len(raw.len())?;
-        if let Compression::Lz4 { min_size } = self.compression {
-            if raw.len() as u64 >= u64::from(min_size) {
-                if let Some(stored) = frame::compress(raw) {
-                    let crc = crc::crc32c(&stored);
-                    return Ok(Payload { stored: stored.into(), crc, flags: frame::FLAG_LZ4 });
-                }
+        if self.compression != Compression::None {
+            if let Some(stored) = self.compress(raw) {
+                let crc = crc::crc32c(&stored);
+                return Ok(Payload { stored: stored.into(), crc, flags: frame::FLAG_LZ4 });
             }
         }
         Ok(Payload { stored: raw.into(), crc: crc::crc32c(raw), flags: 0 })
     }
 
+    /// `raw` as it is stored compressed, if it is to be and that is worth it.
+    #[inline(never)]
+    fn compress(&self, raw: &[u8]) -> Option<Vec<u8>> {
+        match self.compression {
+            Compression::Lz4 { min_size } if raw.len() as u64 >= u64::from(min_size) => frame::compress(raw),
+            _ => None,
+        }
+    }
+
     /// Prepares a batch from `items`, each of which is asked for its bytes once.
     pub(crate) fn batch<'p>(&self, items: impl Iterator<Item = &'p [u8]>) -> Result<Batch<'p>> {
-        let payloads = items.map(|raw| self.payload(raw)).collect::<Result<Vec<_>>>()?;
+        // Not collected as a `Result`, which forgets how many items there are.
+        let mut payloads = Vec::with_capacity(items.size_hint().0);
+        for raw in items {
+            payloads.push(self.payload(raw)?);
+        }
         let frames_len = payloads.iter().map(Payload::frame_len).sum();
         if frames_len > self.room {
             return Err(Error::BatchTooLarge { len: frames_len, max: self.room });

@@ -1,41 +1,65 @@
 //! The cursor: everything that an append changes, under one lock.
 
 use super::batch::Payload;
+use super::counters::{Counters, Tally};
+use super::group_sync::Claim;
 use crate::format::frame::{self, Header, ALIGN, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
 use crate::format::manifest::Mark;
 use crate::format::segment::{Predecessor, FRAMES_OFFSET};
 use crate::format::walk::Position;
 use crate::segment::active::{Active, Backing};
 use crate::sys::crc;
+use crate::sys::map::Writer;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// The state of the append path.
+/// The state of the append path. What every append changes comes first, on two cache lines with the lock: threads that append in
+/// turn pay for each line that they pass to each other.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Cursor {
     /// The segment that is appended to. None: the next append makes one active.
     pub(crate) active: Option<Active>,
     pub(crate) next_seq: u64,
+    pub(crate) last_timestamp_ms: u64,
+    /// Offset in the active segment from which publishing has more to do: see [`attend`](Self::attend).
+    pub(crate) attend_at: u64,
+    pub(crate) counters: Counters,
     /// Raised by every cut and reset: what was claimed under a lower one is not what has the seq now.
     pub(crate) epoch: u64,
+    /// Appends wait: a cut is being written to the manifest.
+    pub(crate) frozen: bool,
     /// Where the last segment before the active one ends; None where the log begins.
     pub(crate) predecessor: Option<Predecessor>,
     /// The id that the next active segment has at least.
     pub(crate) next_id: u64,
-    pub(crate) last_timestamp_ms: u64,
     /// Sealed segments that are not durable yet, in order.
     pub(crate) unsynced: VecDeque<Sealed>,
-    /// Appended since the last sync began.
-    pub(crate) pending: Pending,
-    /// Appends wait: a cut is being written to the manifest.
-    pub(crate) frozen: bool,
+    /// What was appended when the last sync began.
+    synced: Tally,
     /// Somebody waits for the next entry to be published.
-    pub(crate) watched: bool,
+    watched: bool,
     /// Offset in the active segment from which the next file is wanted.
-    pub(crate) prepare_at: u64,
-    pub(crate) bytes_appended: u64,
-    pub(crate) entries_appended: u64,
-    pub(crate) rotations: u64,
+    prepare_at: u64,
+}
+
+/// What a log's cursor starts from.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) active: Option<Active>,
+    pub(crate) next_seq: u64,
+    pub(crate) predecessor: Option<Predecessor>,
+    pub(crate) next_id: u64,
+    pub(crate) last_timestamp_ms: u64,
+}
+
+/// What publishing has to do, but for most entries has not.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attention {
+    /// Somebody waits for an entry.
+    pub(crate) wake: bool,
+    /// The next file is wanted.
+    pub(crate) prepare: bool,
 }
 
 /// A sealed segment that is not durable yet, and how far the log is durable once it is.
@@ -43,13 +67,6 @@ pub(crate) struct Cursor {
 pub(crate) struct Sealed {
     pub(crate) backing: Arc<Backing>,
     pub(crate) end: Mark,
-}
-
-/// What a batch policy counts.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Pending {
-    pub(crate) entries: u32,
-    pub(crate) bytes: u64,
 }
 
 /// Whether a frame, or the frames of a batch, can be stored now.
@@ -66,17 +83,100 @@ pub(crate) enum Room {
 pub(crate) const ALONE: u8 = frame::FLAG_FIRST | frame::FLAG_LAST;
 
 impl Cursor {
-    /// Whether `len` bytes of frames fit the active segment.
+    pub(crate) fn new(start: Start) -> Cursor {
+        let Start { active, next_seq, predecessor, next_id, last_timestamp_ms } = start;
+        let counters = Counters::new(next_seq);
+        let mut cursor = Cursor {
+            active: None,
+            next_seq,
+            last_timestamp_ms,
+            attend_at: u64::MAX,
+            counters,
+            epoch: 0,
+            frozen: false,
+            predecessor,
+            next_id,
+            unsynced: VecDeque::new(),
+            synced: counters.tally(next_seq),
+            watched: false,
+            prepare_at: u64::MAX,
+        };
+        if let Some(active) = active {
+            cursor.activate(active);
+        }
+        cursor
+    }
+
+    /// Goes on in `active`.
+    pub(crate) fn activate(&mut self, active: Active) {
+        self.next_id = self.next_id.max(active.segment.id + 1);
+        self.prepare_at = active.segment.mapped_len / 2;
+        self.active = Some(active);
+        self.set_attention();
+    }
+
+    /// Goes on at `next_seq`, whatever came before.
+    pub(crate) fn jump(&mut self, next_seq: u64) {
+        self.counters.jump(self.next_seq, next_seq);
+        self.next_seq = next_seq;
+    }
+
+    /// Somebody waits for the next entry to be published.
+    pub(crate) fn watch(&mut self) {
+        self.watched = true;
+        self.set_attention();
+    }
+
+    fn set_attention(&mut self) {
+        self.attend_at = if self.watched { 0 } else { self.prepare_at };
+    }
+
+    /// Whether publishing is all that is left to do for what was pushed.
     #[inline]
-    pub(crate) fn room_for(&self, len: u64) -> Room {
+    pub(crate) fn needs_attention(&self) -> bool {
+        self.active.as_ref().is_some_and(|active| active.writer.published() >= self.attend_at)
+    }
+
+    /// What else there is to do; it counts as done from here on.
+    #[cold]
+    pub(crate) fn attend(&mut self) -> Attention {
+        let published = self.active.as_ref().map_or(0, |active| active.writer.published());
+        let wake = std::mem::take(&mut self.watched);
+        let prepare = published >= self.prepare_at;
+        if prepare {
+            self.prepare_at = u64::MAX;
+        }
+        self.set_attention();
+        Attention { wake, prepare }
+    }
+
+    /// A sync begins that covers all that was appended.
+    pub(crate) fn begin_sync(&mut self) {
+        self.synced = self.counters.tally(self.next_seq);
+    }
+
+    /// What was appended since the last sync began.
+    pub(crate) fn unsynced_tally(&self) -> Tally {
+        let now = self.counters.tally(self.next_seq);
+        Tally { entries: now.entries - self.synced.entries, bytes: now.bytes - self.synced.bytes }
+    }
+
+    /// Whether `len` bytes of frames fit the active segment, as far as can be told without asking anybody.
+    #[inline]
+    pub(crate) fn has_room(&self, len: u64) -> bool {
+        self.active.as_ref().is_some_and(|active| active.writer.has_room(len))
+    }
+
+    /// Whether `len` bytes of frames fit the active segment.
+    pub(crate) fn room_for(&mut self, len: u64) -> Room {
         use crate::segment::active::Growth;
-        let Some(active) = &self.active else {
+        let Some(active) = &mut self.active else {
             return Room::Full;
         };
         let end = active.writer.published() + len;
         // The order matters: a file that grew between the two questions is asked again, not given up.
         let growth = active.backing.growth();
-        if end <= active.segment.extent.capacity() {
+        if end <= active.writer.look_at_capacity() {
             Room::Fits
         } else if growth == Growth::Ongoing && end <= active.segment.mapped_len {
             Room::Growing(Arc::clone(&active.backing))
@@ -85,86 +185,65 @@ impl Cursor {
         }
     }
 
-    /// Appends a payload that fits; its seq.
-    #[inline]
-    pub(crate) fn push(&mut self, payload: &Payload<'_>, place: u8, durable_seq: u64, now_ms: u64) -> u64 {
-        let Some((position, timestamp_ms)) = self.claim(now_ms) else {
+    /// Appends a payload that fits.
+    #[inline(always)] // or its arguments go through memory
+    pub(crate) fn push(&mut self, payload: &Payload<'_>, place: u8, durable_seq: u64, now_ms: u64) {
+        let stored = &*payload.stored;
+        self.push_frame(stored.len(), payload.flags | place, durable_seq, now_ms, |writer, offset| {
+            if stored.len() as u64 % ALIGN != 0 {
+                // The padding, and up to seven bytes that the payload overwrites: a recycled file holds anything there.
+                let end = offset + frame::frame_len(stored.len() as u64);
+                writer.write(end - ALIGN, &[0; ALIGN as usize]);
+            }
+            writer.write(offset + HEADER_LEN as u64, stored);
+            payload.crc
+        });
+    }
+
+    /// Appends a payload of `len` bytes that `fill` writes in place. Nothing changes if `fill` panics.
+    pub(crate) fn push_with(&mut self, len: usize, durable_seq: u64, now_ms: u64, fill: impl FnOnce(&mut [u8])) {
+        self.push_frame(len, ALONE, durable_seq, now_ms, |writer, offset| {
+            let padded = frame::frame_len(len as u64) as usize - HEADER_LEN;
+            let span = writer.span(offset + HEADER_LEN as u64, padded);
+            span.fill(0);
+            fill(&mut span[..len]);
+            crc::crc32c(&span[..len])
+        });
+    }
+
+    /// Appends a frame that fits, of which `store_body` stores payload and padding, and gives the payload's checksum.
+    #[inline(always)]
+    fn push_frame(
+        &mut self,
+        stored_len: usize,
+        flags: u8,
+        durable_seq: u64,
+        now_ms: u64,
+        store_body: impl FnOnce(&mut Writer, u64) -> u32,
+    ) {
+        let Some(active) = &mut self.active else {
             unreachable!("room was checked");
         };
+        let offset = active.writer.published();
+        let payload_crc = store_body(&mut active.writer, offset);
         let header = Header {
-            seq: position.seq,
-            stored_len: payload.stored.len() as u32,
-            witness_distance: witness_distance(position.seq, durable_seq),
-            payload_crc: payload.crc,
-            timestamp_ms,
-            flags: payload.flags | place,
+            seq: self.next_seq,
+            stored_len: stored_len as u32,
+            witness_distance: witness_distance(self.next_seq, durable_seq),
+            payload_crc,
+            timestamp_ms: next_timestamp(self.last_timestamp_ms, now_ms),
+            flags,
         };
-        self.store(position, &header, &payload.stored);
-        self.advance(&header)
-    }
-
-    /// Appends a payload of `len` bytes that `fill` writes in place; its seq. Nothing changes if `fill` panics.
-    pub(crate) fn push_with(&mut self, len: usize, durable_seq: u64, now_ms: u64, fill: impl FnOnce(&mut [u8])) -> u64 {
-        let Some((position, timestamp_ms)) = self.claim(now_ms) else {
-            unreachable!("room was checked");
-        };
-        let Some(active) = &mut self.active else {
-            unreachable!("room was checked");
-        };
-        let padded = frame::frame_len(len as u64) as usize - HEADER_LEN;
-        let span = active.writer.span(position.offset + HEADER_LEN as u64, padded);
-        span.fill(0);
-        fill(&mut span[..len]);
-        let header = Header {
-            seq: position.seq,
-            stored_len: len as u32,
-            witness_distance: witness_distance(position.seq, durable_seq),
-            payload_crc: crc::crc32c(&span[..len]),
-            timestamp_ms,
-            flags: ALONE,
-        };
-        active.writer.write(position.offset, &header.encode(active.segment.seed, position.offset));
-        self.advance(&header)
-    }
-
-    /// The place and the time of the next frame.
-    #[inline]
-    fn claim(&self, now_ms: u64) -> Option<(Position, u64)> {
-        let active = self.active.as_ref()?;
-        let position = Position { seq: self.next_seq, offset: active.writer.published() };
-        Some((position, next_timestamp(self.last_timestamp_ms, now_ms)))
-    }
-
-    /// Stores a frame where nothing is published yet.
-    #[inline]
-    fn store(&mut self, position: Position, header: &Header, stored: &[u8]) {
-        let Some(active) = &mut self.active else {
-            unreachable!("room was checked");
-        };
-        let payload_offset = position.offset + HEADER_LEN as u64;
-        let end = position.offset + header.frame_len();
-        if stored.len() as u64 % ALIGN != 0 {
-            // The padding, and up to seven bytes that the payload overwrites: a recycled file holds anything there.
-            active.writer.write(end - ALIGN, &[0; ALIGN as usize]);
-        }
-        active.writer.write(payload_offset, stored);
-        active.writer.write(position.offset, &header.encode(active.segment.seed, position.offset));
-    }
-
-    /// Publishes the frame with `header`.
-    #[inline]
-    fn advance(&mut self, header: &Header) -> u64 {
-        let Some(active) = &mut self.active else {
-            unreachable!("room was checked");
-        };
-        active.writer.publish(active.writer.published() + header.frame_len());
+        active.writer.write(offset, &header.encode(active.segment.seed, offset));
+        active.writer.publish(offset + header.frame_len());
         self.next_seq += 1;
         self.last_timestamp_ms = header.timestamp_ms;
-        self.pending.entries = self.pending.entries.saturating_add(1);
-        self.pending.bytes = self.pending.bytes.saturating_add(u64::from(header.stored_len));
-        self.entries_appended += 1;
-        self.bytes_appended += u64::from(header.stored_len);
-        header.seq
+        self.counters.count(header.stored_len);
+    }
+
+    /// All that was appended, as a claim.
+    pub(crate) fn claim_all(&self) -> Claim {
+        Claim { seq: self.next_seq - 1, epoch: self.epoch }
     }
 
     /// How far the log is written, as a mark; None if nothing is there to mark.
@@ -197,6 +276,7 @@ impl Cursor {
 }
 
 /// A timestamp for now that is not below the last one, and fits its 48 bits, wherever the clock jumped.
+#[inline]
 fn next_timestamp(last_ms: u64, now_ms: u64) -> u64 {
     now_ms.min(TIMESTAMP_MAX).max(last_ms)
 }

@@ -186,14 +186,28 @@ impl GroupSync {
     /// Waits until fewer than the allowed number of callers wait for durability, and counts as one of them until it is dropped.
     pub(crate) fn writer(&self) -> Result<Registration<'_>> {
         let mut state = self.state.lock();
-        while state.writers >= self.writers_max && state.ended.is_none() {
-            self.freed.wait(&mut state);
-        }
+        self.wait_for_permit(&mut state);
         if let Some(ended) = state.ended {
             return Err(ended.error());
         }
         state.writers += 1;
         Ok(self.register_locked(&mut state, true))
+    }
+
+    /// Waits until a permit is free, or the log has ended.
+    fn wait_for_permit(&self, state: &mut MutexGuard<'_, State>) {
+        while state.writers >= self.writers_max && state.ended.is_none() {
+            self.freed.wait(state);
+        }
+    }
+
+    /// As [`writer`](Self::writer), for a caller whose claim is registered already, and is judged even if the log has ended.
+    pub(crate) fn admit<'g>(&self, mut registration: Registration<'g>) -> Registration<'g> {
+        let mut state = self.state.lock();
+        self.wait_for_permit(&mut state);
+        state.writers += 1;
+        registration.counts_as_writer = true;
+        registration
     }
 
     /// Has claims of the present epoch judged rightly until it is dropped.

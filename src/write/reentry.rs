@@ -1,6 +1,6 @@
 //! User code that runs inside a call on the log: what it may not do, and how it finds out.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which log's user code the thread is in, by the log's number, and where it was called from.
@@ -16,6 +16,8 @@ pub(crate) enum Place {
 }
 
 thread_local! {
+    /// How much user code the thread is in: mostly none, and an append asks for no more than that.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
     /// The innermost last: the user code of one log may call another, and run its user code.
     static INSIDE: RefCell<Vec<Inside>> = const { RefCell::new(Vec::new()) };
 }
@@ -32,16 +34,24 @@ pub(crate) fn run_inside<T>(log: usize, place: Place, code: impl FnOnce() -> T) 
     impl Drop for Leave {
         fn drop(&mut self) {
             INSIDE.with_borrow_mut(Vec::pop);
+            DEPTH.set(DEPTH.get() - 1);
         }
     }
     INSIDE.with_borrow_mut(|inside| inside.push((log, place)));
+    DEPTH.set(DEPTH.get() + 1);
     let _leave = Leave;
     code()
 }
 
+/// Whether the thread is in user code of any log: if not, every call may be made.
+#[inline]
+pub(crate) fn in_user_code() -> bool {
+    DEPTH.get() != 0
+}
+
 #[inline]
 fn is_inside(log: usize, place: Place) -> bool {
-    INSIDE.with_borrow(|inside| inside.contains(&(log, place)))
+    in_user_code() && INSIDE.with_borrow(|inside| inside.contains(&(log, place)))
 }
 
 /// # Panics
