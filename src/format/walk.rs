@@ -66,10 +66,23 @@ impl<'i> Image<'i> {
     #[inline]
     pub(crate) fn frame(&self, at: Position) -> Result<Header, DamageKind> {
         let header = self.header(at)?;
-        if at.offset < self.trusted_from {
-            header.check_body(self.bytes, at.offset)?;
-        }
+        self.check_body(at, &header)?;
         Ok(header)
+    }
+
+    /// The rest of [`frame`](Self::frame), once the frame's header is known to be intact.
+    #[inline]
+    pub(crate) fn check_body(&self, at: Position, header: &Header) -> Result<(), DamageKind> {
+        if at.offset >= self.trusted_from {
+            return Ok(());
+        }
+        header.check_body(self.bytes, at.offset)
+    }
+
+    /// The stored payload of the frame at `at`, whose header is known to be intact.
+    #[inline]
+    pub(crate) fn stored(&self, at: Position, header: &Header) -> &'i [u8] {
+        header.stored(self.bytes, at.offset)
     }
 
     /// The first intact header from `from` on, at a multiple of eight, whose seq can stand there: at least `seqs.start`, below

@@ -14,6 +14,7 @@ use crate::segment::active::{Active, Backing};
 use crate::segment::health::Health;
 use crate::segment::keeper::{Blueprint, Duties, Keeper};
 use crate::segment::manifest::{self, ManifestFile};
+use crate::segment::offsets::Offsets;
 use crate::segment::paths::{Name, Paths};
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
@@ -26,7 +27,7 @@ use crate::write::batch::Intake;
 use crate::write::cursor::{self, Cursor};
 use crate::write::reentry;
 use crate::write::ticker::Ticker;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -214,7 +215,7 @@ fn segment(kept: &Kept, extent: Arc<Extent>, backing: Option<Arc<Backing>>, leas
         lease: Arc::clone(lease),
         map: OnceLock::new(),
         mapping: Mutex::new(()),
-        offsets: RwLock::new(Vec::new()),
+        offsets: Offsets::default(),
         backing,
     }
 }

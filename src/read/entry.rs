@@ -2,7 +2,7 @@
 
 use super::walk::Found;
 use crate::error::{Damage, Error, Result};
-use crate::format::frame::{self, HEADER_LEN};
+use crate::format::frame::{self, Header, HEADER_LEN};
 use crate::segment::sealed::Segment;
 use std::borrow::Cow;
 use std::fmt;
@@ -19,15 +19,21 @@ pub struct Entry<'v> {
 
 impl<'v> Entry<'v> {
     pub(super) fn new(found: &Found<'v>) -> Result<Entry<'v>> {
-        let Found { segment, offset, header } = found;
-        let end = offset + header.frame_len();
-        let stored = header.stored(segment.map()?.bytes(end), *offset);
-        let payload =
-            if header.is_compressed() { Cow::Owned(decompress(found, stored)?) } else { Cow::Borrowed(stored) };
-        Ok(Entry { seq: header.seq, timestamp_ms: header.timestamp_ms, payload })
+        if found.header.is_compressed() {
+            let payload = Cow::Owned(decompress(found)?);
+            return Ok(Entry { seq: found.header.seq, timestamp_ms: found.header.timestamp_ms, payload });
+        }
+        Ok(Entry::borrowed(&found.header, found.stored))
+    }
+
+    /// An entry that is stored as it was appended.
+    #[inline]
+    pub(super) fn borrowed(header: &Header, payload: &'v [u8]) -> Entry<'v> {
+        Entry { seq: header.seq, timestamp_ms: header.timestamp_ms, payload: Cow::Borrowed(payload) }
     }
 
     /// The entry's sequence number.
+    #[inline]
     pub fn seq(&self) -> u64 {
         self.seq
     }
@@ -38,6 +44,7 @@ impl<'v> Entry<'v> {
     }
 
     /// The bytes that were appended.
+    #[inline]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
@@ -72,10 +79,9 @@ enum Pinned {
 
 impl PinnedEntry {
     pub(super) fn new(found: &Found<'_>) -> Result<PinnedEntry> {
-        let Found { segment, offset, header } = found;
+        let Found { segment, offset, header, .. } = found;
         let payload = if header.is_compressed() {
-            let stored = header.stored(segment.map()?.bytes(offset + header.frame_len()), *offset);
-            Pinned::Decompressed(decompress(found, stored)?.into())
+            Pinned::Decompressed(decompress(found)?.into())
         } else {
             Pinned::Mapped {
                 segment: Arc::clone(segment),
@@ -123,8 +129,8 @@ impl fmt::Debug for PinnedEntry {
     }
 }
 
-fn decompress(found: &Found<'_>, stored: &[u8]) -> Result<Vec<u8>> {
-    frame::decompress(stored).map_err(|kind| {
+fn decompress(found: &Found<'_>) -> Result<Vec<u8>> {
+    frame::decompress(found.stored).map_err(|kind| {
         let (start, seq) = (found.offset, found.header.seq);
         let path = found.segment.path.to_path_buf();
         Error::damaged(Damage { path, bytes: start..start + found.header.frame_len(), seqs: seq..seq + 1, kind })

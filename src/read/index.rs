@@ -1,91 +1,64 @@
-//! From a seq to an offset: every eighth frame's offset, found by walking headers the first time somebody asks, so that appends pay
-//! nothing. A lookup is then one jump and at most seven steps.
+//! From a seq to an offset. Headers are walked the first time that somebody asks, so that appends pay nothing; what was found is
+//! remembered, and the next lookup is one load.
 
 use super::walk::header_at;
-use crate::error::Result;
+use crate::error::{DamageKind, Result};
 use crate::format::frame::ALIGN;
 use crate::format::walk::{Loss, Position};
+use crate::segment::offsets::Place;
 use crate::segment::sealed::Segment;
-
-/// Frames from one indexed offset to the next.
-const STRIDE: u64 = 8;
-/// In place of the offset of a frame that is lost.
-const GAP: u32 = u32::MAX;
 
 /// Where a seq was found to be.
 #[derive(Debug)]
 pub(crate) enum Located {
-    /// A frame with an intact header.
+    /// Where its frame starts, as the one before it says: it may be damaged.
     Frame(Position),
-    /// In a stretch without one.
+    /// In a stretch without intact headers.
     Lost(Loss),
 }
 
 /// Finds `seq` in `segment`, whose frames end at `end`: `base_seq <= seq < end.seq`.
+#[inline]
 pub(crate) fn locate(segment: &Segment, end: Position, seq: u64) -> Result<Located> {
-    let (mut at, known) = nearest(segment, seq);
-    let mut found = Vec::new();
-    let located = loop {
-        let index = (at.seq - segment.base_seq).div_ceil(STRIDE);
-        if index >= known + found.len() as u64 {
-            // Indexed frames that a loss swallowed have no offset.
-            found.resize((index - known) as usize, GAP);
-            if (at.seq - segment.base_seq) % STRIDE == 0 {
-                found.push((at.offset / ALIGN) as u32);
-            }
-        }
-        if at.seq == seq {
-            break Located::Frame(at);
-        }
-        match header_at(segment, end, at)? {
-            Ok(header) => at = at.after(&header),
-            Err(kind) => match next_header(segment, end, at)? {
-                Some(next) if next.seq <= seq => at = next,
-                next => {
-                    let next = next.unwrap_or(end);
-                    break Located::Lost(Loss { bytes: at.offset..next.offset, seqs: at.seq..next.seq, kind });
-                }
-            },
-        }
+    match segment.offsets.get(seq - segment.base_seq) {
+        Place::At(offset) => Ok(Located::Frame(Position { seq, offset })),
+        Place::Gap | Place::Unknown => walk_to(segment, end, seq),
+    }
+}
+
+/// Walks to `seq` from the closest frame before it that is known.
+#[cold]
+fn walk_to(segment: &Segment, end: Position, seq: u64) -> Result<Located> {
+    let mut offsets = segment.offsets.extend();
+    let mut at = match offsets.nearest(seq - segment.base_seq) {
+        Some((index, offset)) => Position { seq: segment.base_seq + index, offset },
+        None => Position { seq: segment.base_seq, offset: segment.base_offset },
     };
-    remember(segment, known, &found);
-    // The last step only says where the frame starts.
-    if let Located::Frame(at) = located {
-        if let Err(kind) = header_at(segment, end, at)? {
-            let next = next_header(segment, end, at)?.unwrap_or(end);
-            return Ok(Located::Lost(Loss { bytes: at.offset..next.offset, seqs: at.seq..next.seq, kind }));
+    loop {
+        offsets.found(at.seq - segment.base_seq, at.offset);
+        if at.seq == seq {
+            return Ok(Located::Frame(at));
         }
-    }
-    Ok(located)
-}
-
-/// The closest known frame at or before `seq`, and how many offsets are known.
-fn nearest(segment: &Segment, seq: u64) -> (Position, u64) {
-    let offsets = segment.offsets.read();
-    let index = ((seq - segment.base_seq) / STRIDE) as usize;
-    let known = &offsets[..offsets.len().min(index + 1)];
-    let first = Position { seq: segment.base_seq, offset: segment.base_offset };
-    let at = known.iter().enumerate().rev().find(|(_, &offset)| offset != GAP).map_or(first, |(index, &offset)| {
-        Position { seq: segment.base_seq + index as u64 * STRIDE, offset: u64::from(offset) * ALIGN }
-    });
-    (at, offsets.len() as u64)
-}
-
-fn remember(segment: &Segment, known: u64, found: &[u32]) {
-    if found.is_empty() {
-        return;
-    }
-    let mut offsets = segment.offsets.write();
-    // Somebody else may have walked the same frames meanwhile, and found the same.
-    let have = (offsets.len() as u64 - known) as usize;
-    if let Some(new) = found.get(have..) {
-        offsets.extend_from_slice(new);
+        at = match header_at(segment, end, at)? {
+            Ok(header) => at.after(&header),
+            Err(kind) => match loss_of_header(segment, end, at, kind)? {
+                (_, Some(next)) if next.seq <= seq => next,
+                (loss, _) => return Ok(Located::Lost(loss)),
+            },
+        };
     }
 }
 
-/// The next intact header after a bad one at `at`.
-fn next_header(segment: &Segment, end: Position, at: Position) -> Result<Option<Position>> {
+/// What is lost with the header at `at`, and the next intact one.
+pub(crate) fn loss_of_header(
+    segment: &Segment,
+    end: Position,
+    at: Position,
+    kind: DamageKind,
+) -> Result<(Loss, Option<Position>)> {
     segment.touch(at.offset..end.offset)?;
-    let image = segment.image(end.offset)?;
-    Ok(image.find_header(at.offset + ALIGN, at.offset, &(at.seq..end.seq)).map(|(next, _)| next))
+    let found = segment.image(end.offset)?.find_header(at.offset + ALIGN, at.offset, &(at.seq..end.seq));
+    let next = found.map(|(next, _)| next);
+    let stop = next.unwrap_or(end);
+    Ok((Loss { bytes: at.offset..stop.offset, seqs: at.seq..stop.seq, kind }, next))
 }

@@ -1,10 +1,12 @@
 //! Iterators: over a view's borrowed entries, and over pinned ones.
 
 use super::entry::{Entry, PinnedEntry};
+use super::run::Run;
 use super::view::View;
 use super::walk::Walk;
 use crate::error::Result;
 use std::iter::FusedIterator;
+use std::ops::Range;
 
 /// The entries of a [`View`], borrowed from it, from either end.
 ///
@@ -14,11 +16,33 @@ use std::iter::FusedIterator;
 pub struct Iter<'v> {
     view: &'v View,
     walk: Walk,
+    /// What comes next and needs no walk: the walk stands where the run began.
+    run: Option<Run<'v>>,
 }
 
 impl<'v> Iter<'v> {
     pub(super) fn new(view: &'v View, walk: Walk) -> Self {
-        Iter { view, walk }
+        Iter { view, walk, run: None }
+    }
+
+    /// Has the walk come to where the run has.
+    fn end_run(&mut self) {
+        if let Some(run) = self.run.take() {
+            self.walk.skip_to(run.position());
+        }
+    }
+
+    /// The next entry where there is no run, or where it ends.
+    #[inline(never)]
+    fn walk_on(&mut self) -> Option<Result<Entry<'v>>> {
+        self.end_run();
+        let entry = step(self.view, &mut self.walk, |walk, view| {
+            Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| Entry::new(&found)))
+        });
+        if matches!(entry, Some(Ok(_))) {
+            self.run = self.walk.run(&self.view.slots, self.view.next_seq);
+        }
+        entry
     }
 }
 
@@ -27,18 +51,21 @@ impl<'v> Iterator for Iter<'v> {
 
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        step(self.view, &mut self.walk, |walk, view| {
-            Some(walk.next(&view.slots, view.next_seq)?.and_then(|found| Entry::new(&found)))
-        })
+        match self.run.as_mut().and_then(Run::next) {
+            Some(entry) => Some(Ok(entry)),
+            None => self.walk_on(),
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        size_hint(&self.walk)
+        let left = self.walk.left();
+        size_hint(self.run.as_ref().map_or(left.start, |run| run.position().seq)..left.end)
     }
 }
 
 impl DoubleEndedIterator for Iter<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
+        self.end_run();
         step(self.view, &mut self.walk, |walk, view| {
             Some(walk.next_back(&view.slots, view.next_seq)?.and_then(|found| Entry::new(&found)))
         })
@@ -95,7 +122,7 @@ impl Iterator for LogIter {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        size_hint(&self.walk)
+        size_hint(self.walk.left())
     }
 }
 
@@ -110,7 +137,6 @@ impl DoubleEndedIterator for LogIter {
 impl FusedIterator for LogIter {}
 
 /// Damaged stretches make one item of many seqs, so only the upper bound is known.
-fn size_hint(walk: &Walk) -> (usize, Option<usize>) {
-    let left = walk.left();
+fn size_hint(left: Range<u64>) -> (usize, Option<usize>) {
     (usize::from(!left.is_empty()), usize::try_from(left.end - left.start).ok())
 }

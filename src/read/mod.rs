@@ -8,5 +8,6 @@ pub(crate) mod entry;
 pub(crate) mod follow;
 mod index;
 pub(crate) mod iter;
+mod run;
 pub(crate) mod view;
 pub(crate) mod walk;

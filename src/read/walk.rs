@@ -1,6 +1,7 @@
 //! Walking a list of segments from both ends: the one loop under every iterator.
 
-use super::index::{locate, Located};
+use super::index::{locate, loss_of_header, Located};
+use super::run::Run;
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::frame::{self, Header, HEADER_LEN};
 use crate::format::walk::{Image, Loss, Position};
@@ -15,6 +16,8 @@ pub(crate) struct Found<'s> {
     pub(crate) segment: &'s Arc<Segment>,
     pub(crate) offset: u64,
     pub(crate) header: Header,
+    /// The payload as it is stored.
+    pub(crate) stored: &'s [u8],
 }
 
 /// What an iterator does when it meets damage.
@@ -49,14 +52,15 @@ pub(crate) fn header_at(segment: &Segment, end: Position, at: Position) -> Resul
 
 /// The frame at `at`: Err for I/O, else whether it is valid.
 #[inline]
-fn frame_at(segment: &Segment, end: Position, at: Position) -> Result<Result<Header, DamageKind>> {
-    match header_at(segment, end, at)? {
-        Ok(header) => {
-            segment.touch(at.offset..at.offset + header.frame_len())?;
-            Ok(segment.image(end.offset)?.frame(at))
-        }
-        Err(kind) => Ok(Err(kind)),
-    }
+fn frame_at(segment: &Arc<Segment>, end: Position, at: Position) -> Result<Result<Found<'_>, DamageKind>> {
+    let header = match header_at(segment, end, at)? {
+        Ok(header) => header,
+        Err(kind) => return Ok(Err(kind)),
+    };
+    segment.touch(at.offset..at.offset + header.frame_len())?;
+    let image = segment.image(end.offset)?;
+    let found = || Found { segment, offset: at.offset, header, stored: image.stored(at, &header) };
+    Ok(image.check_body(at, &header).map(|()| found()))
 }
 
 fn damage(segment: &Segment, loss: Loss) -> Error {
@@ -85,13 +89,18 @@ pub(crate) fn find(slots: &Slots, next_seq: u64, seq: u64) -> Result<Option<Foun
                 Located::Lost(loss) => return Err(damage(segment, loss)),
             };
             match frame_at(segment, end, at)? {
-                Ok(header) => Ok(Some(Found { segment, offset: at.offset, header })),
-                Err(kind) => {
-                    let bytes = at.offset..header_at(segment, end, at)?.map_or(end.offset, |h| at.after(&h).offset);
-                    Err(damage(segment, Loss { bytes, seqs: seq..seq + 1, kind }))
-                }
+                Ok(found) => Ok(Some(found)),
+                Err(kind) => Err(damage(segment, loss_of_one(segment, end, at, kind)?)),
             }
         }
+    }
+}
+
+/// What is lost with the frame at `at`, which is not valid: it alone if its header says where it ends.
+fn loss_of_one(segment: &Segment, end: Position, at: Position, kind: DamageKind) -> Result<Loss> {
+    match header_at(segment, end, at)? {
+        Ok(header) => Ok(Loss { bytes: at.offset..at.after(&header).offset, seqs: at.seq..at.seq + 1, kind }),
+        Err(kind) => Ok(loss_of_header(segment, end, at, kind)?.0),
     }
 }
 
@@ -107,7 +116,7 @@ pub(crate) fn end_of_frame(slots: &Slots, next_seq: u64, seq: u64) -> Result<Opt
             match locate(segment, end, seq)? {
                 Located::Lost(loss) => Err(damage(segment, loss)),
                 Located::Frame(at) => match frame_at(segment, end, at)? {
-                    Ok(header) => Ok(Some((index, at.after(&header)))),
+                    Ok(found) => Ok(Some((index, at.after(&found.header)))),
                     Err(kind) => Err(damage(segment, loss_at(segment, end, at, kind)?)),
                 },
             }
@@ -171,6 +180,23 @@ impl Walk {
         }
     }
 
+    /// The frames that follow and can be read without asking anybody, if the last step found one.
+    pub(super) fn run<'s>(&self, slots: &'s Slots, next_seq: u64) -> Option<Run<'s>> {
+        let (index, at) = self.front?;
+        let Slot::Segment { segment, end } = slots.list.get(index)? else {
+            return None;
+        };
+        let end = end_of(segment, *end, next_seq);
+        let readable = segment.touched_to(at.offset).ok()?.min(end.offset);
+        Some(Run::new(segment.image(readable).ok()?, at, end.seq.min(self.seqs.end)))
+    }
+
+    /// Goes on at `at`, up to where a [`run`](Self::run) of the last step has come.
+    pub(super) fn skip_to(&mut self, at: Position) {
+        self.seqs.start = at.seq;
+        self.front = self.front.map(|(index, _)| (index, at));
+    }
+
     /// What was found turned out to be damaged after all.
     pub(crate) fn meet_damage(&mut self) {
         if self.on_damage == OnDamage::End {
@@ -226,10 +252,10 @@ impl Walk {
                 },
             };
             return match frame_at(segment, end, place)? {
-                Ok(header) => {
+                Ok(found) => {
                     self.seqs.start = seq + 1;
-                    self.front = Some((index, place.after(&header)));
-                    Ok(Found { segment, offset: place.offset, header })
+                    self.front = Some((index, place.after(&found.header)));
+                    Ok(found)
                 }
                 Err(kind) => Err(damage(segment, loss_at(segment, end, place, kind)?)),
             };
@@ -261,7 +287,7 @@ impl Walk {
         match locate(segment, end, seq)? {
             Located::Lost(loss) => Err(damage(segment, stretch_before(segment, end, loss)?)),
             Located::Frame(at) => match frame_at(segment, end, at)? {
-                Ok(header) => Ok(Found { segment, offset: at.offset, header }),
+                Ok(found) => Ok(found),
                 Err(kind) => {
                     let loss = loss_at(segment, end, at, kind)?;
                     Err(damage(segment, stretch_before(segment, end, loss)?))
@@ -272,7 +298,7 @@ impl Walk {
 }
 
 /// `loss`, grown by the invalid frames right before it: from either end, a stretch is the same.
-fn stretch_before(segment: &Segment, end: Position, mut loss: Loss) -> Result<Loss> {
+fn stretch_before(segment: &Arc<Segment>, end: Position, mut loss: Loss) -> Result<Loss> {
     while loss.seqs.start > segment.base_seq {
         match locate(segment, end, loss.seqs.start - 1)? {
             Located::Lost(before) => {

@@ -9,6 +9,7 @@ pub(crate) mod active;
 pub(crate) mod health;
 pub(crate) mod keeper;
 pub(crate) mod manifest;
+pub(crate) mod offsets;
 pub(crate) mod paths;
 mod prepare;
 pub(crate) mod sealed;

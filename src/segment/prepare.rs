@@ -13,6 +13,7 @@
 
 use super::active::{Active, Backing};
 use super::health::Health;
+use super::offsets::Offsets;
 use super::paths::Paths;
 use super::sealed::Segment;
 use crate::error::Result;
@@ -22,7 +23,7 @@ use crate::sys::file::{self, File, ZeroChunk};
 use crate::sys::lock::ReadersLease;
 use crate::sys::map::{Extent, ReadMap, Writer, WrittenBy};
 use crate::sys::random_u64;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -79,7 +80,7 @@ impl Prepared {
             lease: Arc::clone(lease),
             map: OnceLock::from(read_map),
             mapping: Mutex::new(()),
-            offsets: RwLock::new(Vec::new()),
+            offsets: Offsets::default(),
             backing: Some(Arc::clone(&backing)),
         };
         Active { writer, segment: Arc::new(segment), backing }

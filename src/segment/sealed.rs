@@ -4,13 +4,14 @@
 //! for and dies with the last of them; it costs no file descriptor.
 
 use super::active::Backing;
+use super::offsets::Offsets;
 use crate::error::Result;
 use crate::format::frame::Seed;
 use crate::format::walk::Image;
 use crate::sys::file::File;
 use crate::sys::lock::ReadersLease;
 use crate::sys::map::{Extent, ReadMap, WrittenBy};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -33,8 +34,8 @@ pub(crate) struct Segment {
     pub(crate) map: OnceLock<ReadMap>,
     /// Held while `map` is being made.
     pub(crate) mapping: Mutex<()>,
-    /// Offsets of every so many frames, in units of eight bytes, as far as readers have walked: see `read/index.rs`.
-    pub(crate) offsets: RwLock<Vec<u32>>,
+    /// Where its frames start, as far as readers have walked: see `read/index.rs`.
+    pub(crate) offsets: Offsets,
     /// How to sync it. None for a segment that no append of this run reaches.
     pub(crate) backing: Option<Arc<Backing>>,
 }
@@ -68,6 +69,11 @@ impl Segment {
             WrittenBy::EarlierRun { below } => below,
         };
         Ok(Image { bytes: self.map()?.bytes(end), seed: self.seed, trusted_from })
+    }
+
+    /// The end of the bytes from `start` on that need not be [`touch`](Self::touch)ed any more.
+    pub(crate) fn touched_to(&self, start: u64) -> Result<u64> {
+        Ok(self.map()?.touched_to(start))
     }
 
     /// Brings the bytes of `range` in, if an earlier run wrote them.

@@ -212,6 +212,22 @@ impl Writer {
         }
     }
 
+    /// Has the processor fetch as many cache lines as `len` bytes take, some way past the published end, where stores will soon go:
+    /// a store to memory that is not in the cache takes long, and every lock waits for the stores before it.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, len: u64) {
+        /// Far enough to arrive in time, near enough to be there still.
+        const AHEAD: u64 = 1024;
+        /// Longer stores are found out by the processor itself.
+        const MAX: u64 = 512;
+        let start = self.map.raw.at(0).wrapping_add((self.published + AHEAD) as usize);
+        let mut line = 0;
+        while line < len.min(MAX) {
+            super::prefetch(start.wrapping_add(line as usize));
+            line += 64;
+        }
+    }
+
     /// Gives the bytes below `end` to readers. They are never written again.
     #[inline]
     pub(crate) fn publish(&mut self, end: u64) {
@@ -296,6 +312,11 @@ impl ReadMap {
             Some(touched) => touched.touch(&self.raw, range),
         }
     }
+
+    /// The end of the bytes from `start` on that were [`touch`](Self::touch)ed already, or need not be.
+    pub(crate) fn touched_to(&self, start: u64) -> u64 {
+        self.touched.as_ref().map_or(self.len, |touched| touched.end(start, self.len))
+    }
 }
 
 /// Which chunks of a mapping were brought in.
@@ -328,6 +349,18 @@ impl Touched {
             chunk += 1;
         }
         Ok(())
+    }
+
+    /// The end of the chunks from `start` on that were brought in, of a mapping of `len` bytes.
+    fn end(&self, start: u64, len: u64) -> u64 {
+        let mut chunk = start / Self::CHUNK;
+        while chunk * Self::CHUNK < self.below {
+            if self.chunks[(chunk / 64) as usize].load(Ordering::Relaxed) & 1 << (chunk % 64) == 0 {
+                return chunk * Self::CHUNK;
+            }
+            chunk += 1;
+        }
+        len
     }
 
     #[cold]

@@ -225,6 +225,7 @@ impl Cursor {
             unreachable!("room was checked");
         };
         let offset = active.writer.published();
+        active.writer.prefetch(frame::frame_len(stored_len as u64));
         let payload_crc = store_body(&mut active.writer, offset);
         let header = Header {
             seq: self.next_seq,

@@ -1,0 +1,39 @@
+//! The fast lane of an iterator.
+
+use super::entry::Entry;
+use crate::format::walk::{Image, Position};
+
+/// Frames of one segment that are mapped, brought in and published. It gives entries for as long as the next one is valid, whole and
+/// not compressed; whatever else comes is for the [`Walk`](super::walk::Walk) to judge.
+#[derive(Debug, Clone)]
+pub(super) struct Run<'v> {
+    image: Image<'v>,
+    at: Position,
+    end_seq: u64,
+}
+
+impl<'v> Run<'v> {
+    /// The frames of `image` from `at` on, below `end_seq`.
+    pub(super) fn new(image: Image<'v>, at: Position, end_seq: u64) -> Run<'v> {
+        Run { image, at, end_seq }
+    }
+
+    /// Where the next frame starts.
+    pub(super) fn position(&self) -> Position {
+        self.at
+    }
+
+    #[inline]
+    pub(super) fn next(&mut self) -> Option<Entry<'v>> {
+        if self.at.seq >= self.end_seq {
+            return None;
+        }
+        let header = self.image.frame(self.at).ok()?;
+        if header.is_compressed() {
+            return None;
+        }
+        let entry = Entry::borrowed(&header, self.image.stored(self.at, &header));
+        self.at = self.at.after(&header);
+        Some(entry)
+    }
+}

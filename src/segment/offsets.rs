@@ -1,0 +1,136 @@
+//! Where the frames of a segment start: a list that readers extend as far as they have walked, and read without a lock.
+//!
+//! It grows by chunks, each twice as long as the one before, so that nothing is ever moved: 4 bytes a frame, and none for a segment in
+//! which nobody looked up a seq.
+
+use crate::format::frame::ALIGN;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::OnceLock;
+
+/// Offsets in the first chunk.
+const FIRST_CHUNK: u64 = 1024;
+/// Chunks for the smallest frames that the largest segment can hold, 2^27 of them.
+const CHUNKS: usize = 18;
+/// In place of the offset of a frame that is lost.
+const GAP: u32 = u32::MAX;
+
+/// The offsets of a segment's frames, in the order of their seqs.
+#[derive(Debug, Default)]
+pub(crate) struct Offsets {
+    /// Offsets in units of [`ALIGN`] bytes. Those below `known` are final.
+    chunks: [OnceLock<Box<[AtomicU32]>>; CHUNKS],
+    /// How many are known. Raised with Release, after they were stored; loaded with Acquire.
+    known: AtomicU64,
+    /// Held by the one that extends the list.
+    extending: Mutex<()>,
+}
+
+/// What is known of a frame's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    At(u64),
+    /// Its header is lost.
+    Gap,
+    Unknown,
+}
+
+/// The right to extend a list.
+pub(crate) struct Extension<'o> {
+    offsets: &'o Offsets,
+    known: u64,
+    _guard: MutexGuard<'o, ()>,
+}
+
+impl Offsets {
+    /// Where the frame with this index starts.
+    #[inline]
+    pub(crate) fn get(&self, index: u64) -> Place {
+        if index >= self.known.load(Ordering::Acquire) {
+            return Place::Unknown; // with the Release in Extension::push
+        }
+        let (chunk, at) = locate(index);
+        match self.chunks[chunk].get().map(|chunk| chunk[at].load(Ordering::Relaxed)) {
+            Some(GAP) | None => Place::Gap,
+            Some(offset) => Place::At(u64::from(offset) * ALIGN),
+        }
+    }
+
+    /// The list, to extend it: once who is at it has finished.
+    pub(crate) fn extend(&self) -> Extension<'_> {
+        let guard = self.extending.lock();
+        Extension { offsets: self, known: self.known.load(Ordering::Relaxed), _guard: guard }
+    }
+}
+
+impl Extension<'_> {
+    /// The last frame at or before this index whose place is known: its index, and where it starts.
+    pub(crate) fn nearest(&self, index: u64) -> Option<(u64, u64)> {
+        (0..self.known.min(index + 1)).rev().find_map(|index| match self.offsets.get(index) {
+            Place::At(offset) => Some((index, offset)),
+            Place::Gap | Place::Unknown => None,
+        })
+    }
+
+    /// The frame with this index starts at `offset`; those before it that are not known are lost.
+    pub(crate) fn found(&mut self, index: u64, offset: u64) {
+        while self.known < index && self.push(GAP) {}
+        if self.known == index {
+            self.push(u32::try_from(offset / ALIGN).unwrap_or(GAP));
+        }
+    }
+
+    /// False if no segment of ours holds so many frames: they are found by walking, each time.
+    fn push(&mut self, units: u32) -> bool {
+        let (number, at) = locate(self.known);
+        let Some(chunk) = self.offsets.chunks.get(number) else {
+            return false;
+        };
+        let chunk = chunk.get_or_init(|| (0..FIRST_CHUNK << number).map(|_| AtomicU32::new(GAP)).collect());
+        chunk[at].store(units, Ordering::Relaxed);
+        self.known += 1;
+        self.offsets.known.store(self.known, Ordering::Release); // with the Acquire in get()
+        true
+    }
+}
+
+/// The chunk of an index, and the place in it: chunk `n` begins at `FIRST_CHUNK * (2^n - 1)`.
+#[inline]
+fn locate(index: u64) -> (usize, usize) {
+    let chunk = (index / FIRST_CHUNK + 1).ilog2();
+    (chunk as usize, (index - FIRST_CHUNK * ((1 << chunk) - 1)) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_lie_end_to_end() {
+        assert_eq!(locate(0), (0, 0));
+        assert_eq!(locate(FIRST_CHUNK - 1), (0, 1023));
+        assert_eq!(locate(FIRST_CHUNK), (1, 0));
+        assert_eq!(locate(3 * FIRST_CHUNK - 1), (1, 2047));
+        assert_eq!(locate(3 * FIRST_CHUNK), (2, 0));
+        let frames_max = (1u64 << 32) / 32;
+        assert_eq!(locate(frames_max - 1).0, CHUNKS - 1);
+    }
+
+    #[test]
+    fn what_was_pushed_is_found() {
+        let offsets = Offsets::default();
+        assert_eq!(offsets.get(0), Place::Unknown);
+        let offset = |index| 128 + index * 8;
+        let mut extension = offsets.extend();
+        (0..5000).filter(|index| index % 100 != 7).for_each(|index| extension.found(index, offset(index)));
+        extension.found(3, 0);
+        assert_eq!(extension.nearest(4999), Some((4999, offset(4999))));
+        assert_eq!(extension.nearest(9999), Some((4999, offset(4999))));
+        assert_eq!(extension.nearest(1007), Some((1006, offset(1006))));
+        drop(extension);
+        assert_eq!(offsets.get(3), Place::At(offset(3)));
+        assert_eq!(offsets.get(4096), Place::At(offset(4096)));
+        assert_eq!(offsets.get(1007), Place::Gap);
+        assert_eq!(offsets.get(5000), Place::Unknown);
+    }
+}
