@@ -34,7 +34,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             log.close()?;
             read(&open()?, count)?;
         }
+        "get_own" => {
+            fill(&log, 20_000)?;
+            get(&log, count)?;
+        }
+        "get_checked" => {
+            fill(&log, 20_000)?;
+            log.close()?;
+            get(&open()?, count)?;
+        }
         _ => return Err(format!("no such work: {work}").into()),
+    }
+    Ok(())
+}
+
+/// Reads entries by their seqs, after the one that walks to the last.
+fn get(log: &Log, count: u64) -> Result<(), Box<dyn Error>> {
+    let view = log.view();
+    view.get(20_000)?;
+    for seq in 1..=count {
+        let entry = view.get(black_box(seq))?.ok_or("an entry is missing")?;
+        black_box(entry.payload());
     }
     Ok(())
 }

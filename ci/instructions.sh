@@ -17,7 +17,7 @@ count() {
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p' "$scratch/log"
 }
 
-works=${*:-append append_batch iterate_own iterate_checked}
+works=${*:-append append_batch iterate_own iterate_checked get_own get_checked}
 for work in $works; do
     few=$(count "$work" 5000)
     many=$(count "$work" 15000)

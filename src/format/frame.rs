@@ -130,7 +130,7 @@ impl Header {
     }
 
     /// As [`decode`](Self::decode) for bytes that this process wrote itself: neither checksum nor fields are checked again.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode_trusted(image: &[u8], offset: u64) -> Result<Header, DamageKind> {
         let header = Self::fields(header_bytes(image, offset)?);
         header.check_room(image, offset)?;
@@ -220,7 +220,7 @@ impl Header {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn header_bytes(image: &[u8], offset: u64) -> Result<&[u8; HEADER_LEN], DamageKind> {
     let rest = image.get(offset as usize..).unwrap_or_default();
     match rest.get(..HEADER_LEN).map(TryInto::try_into) {

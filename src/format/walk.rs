@@ -49,7 +49,7 @@ impl<'i> Image<'i> {
     }
 
     /// The header of the frame at `at`, if it is intact and carries the seq that this place demands.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn header(&self, at: Position) -> Result<Header, DamageKind> {
         let header = if at.offset >= self.trusted_from {
             Header::decode_trusted(self.bytes, at.offset)?
@@ -63,7 +63,7 @@ impl<'i> Image<'i> {
     }
 
     /// The frame at `at`, if it is valid.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn frame(&self, at: Position) -> Result<Header, DamageKind> {
         let header = self.header(at)?;
         self.check_body(at, &header)?;
@@ -71,7 +71,7 @@ impl<'i> Image<'i> {
     }
 
     /// The rest of [`frame`](Self::frame), once the frame's header is known to be intact.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn check_body(&self, at: Position, header: &Header) -> Result<(), DamageKind> {
         if at.offset >= self.trusted_from {
             return Ok(());

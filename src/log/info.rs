@@ -72,7 +72,7 @@ pub(super) fn segments(appender: &Appender) -> Vec<SegmentInfo> {
             })
         }
     };
-    slots.list.iter().filter_map(info).collect()
+    slots.list().iter().filter_map(info).collect()
 }
 
 pub(super) fn stats(appender: &Appender) -> Stats {

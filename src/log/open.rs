@@ -198,7 +198,7 @@ fn slots(
             }
         });
     }
-    Ok((Slots { list, first_seq }, active))
+    Ok((Slots::new(list, first_seq), active))
 }
 
 /// A segment of an earlier run.
@@ -241,7 +241,7 @@ fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Resul
 
 /// Where the last segment before the active one ends.
 fn predecessor(slots: &Slots, active: Option<&Active>) -> Option<Predecessor> {
-    let ended = slots.list.iter().rev().find_map(|slot| match slot {
+    let ended = slots.list().iter().rev().find_map(|slot| match slot {
         Slot::Segment { segment, end: Some(end) } => Some((segment.id, *end)),
         _ => None,
     });

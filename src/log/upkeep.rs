@@ -285,7 +285,7 @@ impl Inner {
         }
         upkeep.remove_dead(&self.paths)?;
         drop(slots);
-        let kept = Kept { slots: Slots { list: Vec::new(), first_seq: next_seq }, last: None };
+        let kept = Kept { slots: Slots::new(Vec::new(), next_seq), last: None };
         let (callbacks, next_id, last_timestamp_ms) = self.cut(&mut upkeep, kept, 0, next_seq);
         let next = Manifest {
             first_segment: next_id,
@@ -314,10 +314,10 @@ impl Inner {
         // The group first: who sees the new epoch finds the cut that began it.
         let callbacks = appender.group.cut(cursor.epoch, last_kept, next_seq, mark);
         // What was appended since the caller looked is dead too; a segment that was made active since holds nothing else.
-        let live: Vec<u64> = kept.slots.list.iter().filter_map(Slot::segment).map(|segment| segment.id).collect();
+        let live: Vec<u64> = kept.slots.list().iter().filter_map(Slot::segment).map(|segment| segment.id).collect();
         let before = appender.show_cut(&cursor, kept.slots);
         let is_dead = |segment: &&Arc<Segment>| !live.contains(&segment.id);
-        upkeep.dead.extend(before.list.iter().filter_map(Slot::segment).filter(is_dead).cloned());
+        upkeep.dead.extend(before.list().iter().filter_map(Slot::segment).filter(is_dead).cloned());
         let result = (callbacks, cursor.next_id, cursor.last_timestamp_ms);
         drop(cursor);
         // What is left is durable, and nothing is appended to it any more: its files are let go of. Unmapping takes system calls, and
@@ -407,7 +407,7 @@ impl Inner {
         let slots = Arc::clone(&self.appender.set.read());
         let is_seen_in_whole = Arc::strong_count(&slots) > 2; // the set's and ours
         let mut mapped = Ok(());
-        for segment in slots.list.iter().filter_map(Slot::segment) {
+        for segment in slots.list().iter().filter_map(Slot::segment) {
             if is_seen_in_whole || Arc::strong_count(segment) > 1 {
                 mapped = mapped.and(segment.map().map(drop));
             }
@@ -418,7 +418,7 @@ impl Inner {
 
 /// The first segment of `slots` that holds an entry from `seq` on, or is appended to; its id and first seq.
 fn first_kept(slots: &Slots, seq: u64) -> Option<(u64, u64)> {
-    slots.list.iter().find_map(|slot| match slot {
+    slots.list().iter().find_map(|slot| match slot {
         Slot::Segment { segment, end } if end.map_or(true, |end| end.seq > seq) => Some((segment.id, segment.base_seq)),
         _ => None,
     })
@@ -428,12 +428,12 @@ fn first_kept(slots: &Slots, seq: u64) -> Option<(u64, u64)> {
 fn drop_before(appender: &Appender, first_segment: u64, first_seq: u64) -> Vec<Arc<Segment>> {
     let mut cursor = appender.cursor();
     let mut set = appender.set.write();
-    let (dropped, list) = set.list.iter().cloned().partition(|slot| match slot {
+    let (dropped, list) = set.list().iter().cloned().partition(|slot| match slot {
         Slot::Segment { segment, .. } => segment.id < first_segment,
         Slot::Lost(damage) => damage.seqs.end <= first_seq,
     });
     let dropped: Vec<Slot> = dropped;
-    let before = std::mem::replace(&mut *set, Arc::new(Slots { list, first_seq }));
+    let before = std::mem::replace(&mut *set, Arc::new(Slots::new(list, first_seq)));
     drop(set);
     cursor.unsynced.retain(|sealed| sealed.end.segment >= first_segment);
     drop(cursor);
@@ -445,13 +445,13 @@ fn drop_before(appender: &Appender, first_segment: u64, first_seq: u64) -> Vec<A
 /// What a cut after `seq` leaves of `slots`.
 fn kept_up_to(slots: &Slots, next_seq: u64, seq: u64) -> Result<Kept> {
     let Some((index, end)) = walk::end_of_frame(slots, next_seq, seq)? else {
-        return Ok(Kept { slots: Slots { list: Vec::new(), first_seq: seq + 1 }, last: None });
+        return Ok(Kept { slots: Slots::new(Vec::new(), seq + 1), last: None });
     };
-    let mut list = slots.list[..=index].to_vec();
+    let mut list = slots.list()[..=index].to_vec();
     let mut last = None;
     if let Some(Slot::Segment { segment, end: slot_end }) = list.last_mut() {
         *slot_end = Some(end);
         last = Some(Predecessor { id: segment.id, end_seq: seq, end_offset: end.offset });
     }
-    Ok(Kept { slots: Slots { list, first_seq: slots.first_seq }, last })
+    Ok(Kept { slots: Slots::new(list, slots.first_seq), last })
 }

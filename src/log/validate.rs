@@ -41,7 +41,7 @@ impl Inner {
         let mut report = ValidationReport::default();
         self.validate_manifest(&mut report)?;
         let Snapshot { slots, next_seq, .. } = self.appender.snapshot();
-        for slot in &slots.list {
+        for slot in slots.list() {
             match slot {
                 Slot::Lost(damage) => report.damage.push(Damage::clone(damage)),
                 Slot::Segment { segment, end } => {
@@ -88,7 +88,7 @@ impl Inner {
             Ok(file) => file,
             Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
                 let slots = self.appender.set.read();
-                let is_live = slots.list.iter().filter_map(Slot::segment).any(|live| live.id == segment.id);
+                let is_live = slots.list().iter().filter_map(Slot::segment).any(|live| live.id == segment.id);
                 // Truncated away since the snapshot, or removed by somebody.
                 return Ok(if is_live { damage(0..0, DamageKind::Missing) } else { None });
             }

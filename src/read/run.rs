@@ -23,7 +23,7 @@ impl<'v> Run<'v> {
         self.at
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Entry<'v>> {
         if self.at.seq >= self.end_seq {
             return None;

@@ -75,7 +75,10 @@ impl View {
     /// was taken after the log was closed.
     pub fn get(&self, seq: u64) -> Result<Option<Entry<'_>>> {
         self.check_open()?;
-        walk::find(&self.slots, self.next_seq, seq)?.map(|found| Entry::new(&found)).transpose()
+        match walk::run_from(&self.slots, self.next_seq, seq).and_then(|mut run| run.next()) {
+            Some(entry) => Ok(Some(entry)),
+            None => walk::find(&self.slots, self.next_seq, seq)?.map(|found| Entry::new(&found)).transpose(),
+        }
     }
 
     /// As [`get`](Self::get), for an entry that keeps its segment alive by itself.
@@ -84,6 +87,7 @@ impl View {
         walk::find(&self.slots, self.next_seq, seq)?.map(|found| PinnedEntry::new(&found)).transpose()
     }
 
+    #[inline]
     pub(super) fn check_open(&self) -> Result<()> {
         if self.closed {
             return Err(Error::Closed);

@@ -5,6 +5,7 @@ use super::run::Run;
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::frame::{self, Header, HEADER_LEN};
 use crate::format::walk::{Image, Loss, Position};
+use crate::segment::offsets::Place;
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
 use std::ops::Range;
@@ -39,6 +40,7 @@ pub(crate) struct Walk {
 }
 
 /// The end of a slot's frames as a view sees it: the open end of the active segment is where it was last published.
+#[inline]
 fn end_of(segment: &Segment, end: Option<Position>, next_seq: u64) -> Position {
     end.unwrap_or_else(|| Position { seq: next_seq, offset: segment.extent.published() })
 }
@@ -74,12 +76,33 @@ fn loss_at(segment: &Segment, end: Position, at: Position, kind: DamageKind) -> 
     Ok(segment.image(end.offset)?.loss(at, kind, end))
 }
 
+/// The frames of `segment`, which end at `end`, from `at` on and below `end_seq`.
+#[inline(always)]
+fn run_at(segment: &Segment, end: Position, at: Position, end_seq: u64) -> Option<Run<'_>> {
+    Some(Run::new(segment.image_at_hand(at.offset, end.offset)?, at, end_seq.min(end.seq)))
+}
+
+/// The frames from `seq` on, if they can be read without asking anybody.
+#[inline(always)]
+pub(super) fn run_from(slots: &Slots, next_seq: u64, seq: u64) -> Option<Run<'_>> {
+    if !(slots.first_seq..next_seq).contains(&seq) {
+        return None;
+    }
+    let Slot::Segment { segment, end } = slots.list().get(slots.index_of(seq)?)? else {
+        return None;
+    };
+    match segment.offsets.get(seq.checked_sub(segment.base_seq)?) {
+        Place::At(offset) => run_at(segment, end_of(segment, *end, next_seq), Position { seq, offset }, next_seq),
+        Place::Gap | Place::Unknown => None,
+    }
+}
+
 /// The frame with `seq`, if the list holds it; the list is published up to `next_seq`.
 pub(crate) fn find(slots: &Slots, next_seq: u64, seq: u64) -> Result<Option<Found<'_>>> {
     if !(slots.first_seq..next_seq).contains(&seq) {
         return Ok(None);
     }
-    match slots.index_of(seq).map(|index| &slots.list[index]) {
+    match slots.index_of(seq).map(|index| &slots.list()[index]) {
         None => Ok(None),
         Some(Slot::Lost(damage)) => Err(Error::damaged(Damage::clone(damage))),
         Some(Slot::Segment { segment, end }) => {
@@ -109,7 +132,7 @@ pub(crate) fn end_of_frame(slots: &Slots, next_seq: u64, seq: u64) -> Result<Opt
     let Some(index) = slots.index_of(seq) else {
         return Ok(None);
     };
-    match &slots.list[index] {
+    match &slots.list()[index] {
         Slot::Lost(damage) => Err(Error::damaged(Damage::clone(damage))),
         Slot::Segment { segment, end } => {
             let end = end_of(segment, *end, next_seq);
@@ -174,7 +197,7 @@ impl Walk {
     /// Says that the first seq stands at `position` of segment `id`, if the list still has it there.
     pub(crate) fn start_at(&mut self, slots: &Slots, id: u64, position: Position) {
         let index = slots.index_of(self.seqs.start);
-        let segment = index.and_then(|index| slots.list[index].segment());
+        let segment = index.and_then(|index| slots.list()[index].segment());
         if segment.is_some_and(|segment| segment.id == id) && position.seq == self.seqs.start {
             self.front = index.map(|index| (index, position));
         }
@@ -183,12 +206,10 @@ impl Walk {
     /// The frames that follow and can be read without asking anybody, if the last step found one.
     pub(super) fn run<'s>(&self, slots: &'s Slots, next_seq: u64) -> Option<Run<'s>> {
         let (index, at) = self.front?;
-        let Slot::Segment { segment, end } = slots.list.get(index)? else {
+        let Slot::Segment { segment, end } = slots.list().get(index)? else {
             return None;
         };
-        let end = end_of(segment, *end, next_seq);
-        let readable = segment.touched_to(at.offset).ok()?.min(end.offset);
-        Some(Run::new(segment.image(readable).ok()?, at, end.seq.min(self.seqs.end)))
+        run_at(segment, end_of(segment, *end, next_seq), at, self.seqs.end)
     }
 
     /// Goes on at `at`, up to where a [`run`](Self::run) of the last step has come.
@@ -235,7 +256,7 @@ impl Walk {
             None => (slots.index_of(seq).unwrap_or(0), None),
         };
         loop {
-            let (segment, end) = match &slots.list[index] {
+            let (segment, end) = match &slots.list()[index] {
                 Slot::Lost(damage) => return Err(Error::damaged(Damage::clone(damage))),
                 Slot::Segment { segment, end } => (segment, end_of(segment, *end, next_seq)),
             };
@@ -280,7 +301,7 @@ impl Walk {
 
     fn step_back<'s>(&self, slots: &'s Slots, next_seq: u64) -> Result<Found<'s>> {
         let seq = self.seqs.end - 1;
-        let (segment, end) = match &slots.list[slots.index_of(seq).unwrap_or(0)] {
+        let (segment, end) = match &slots.list()[slots.index_of(seq).unwrap_or(0)] {
             Slot::Lost(damage) => return Err(Error::damaged(Damage::clone(damage))),
             Slot::Segment { segment, end } => (segment, end_of(segment, *end, next_seq)),
         };

@@ -44,7 +44,7 @@ pub(crate) struct Extension<'o> {
 
 impl Offsets {
     /// Where the frame with this index starts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn get(&self, index: u64) -> Place {
         if index >= self.known.load(Ordering::Acquire) {
             return Place::Unknown; // with the Release in Extension::push

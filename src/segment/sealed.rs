@@ -64,16 +64,23 @@ impl Segment {
     /// The bytes up to `end`, to walk. Those that are read have to be [`touch`](Self::touch)ed first.
     #[inline]
     pub(crate) fn image(&self, end: u64) -> Result<Image<'_>> {
+        Ok(self.image_of(self.map()?.bytes(end)))
+    }
+
+    /// The bytes up to `end`, or as far as those from `start` on can be read at once; None if the segment is not mapped.
+    #[inline]
+    pub(crate) fn image_at_hand(&self, start: u64, end: u64) -> Option<Image<'_>> {
+        let map = self.map.get()?;
+        Some(self.image_of(map.bytes(map.touched_to(start).min(end))))
+    }
+
+    #[inline]
+    fn image_of<'i>(&self, bytes: &'i [u8]) -> Image<'i> {
         let trusted_from = match self.written_by {
             WrittenBy::ThisRun => 0,
             WrittenBy::EarlierRun { below } => below,
         };
-        Ok(Image { bytes: self.map()?.bytes(end), seed: self.seed, trusted_from })
-    }
-
-    /// The end of the bytes from `start` on that need not be [`touch`](Self::touch)ed any more.
-    pub(crate) fn touched_to(&self, start: u64) -> Result<u64> {
-        Ok(self.map()?.touched_to(start))
+        Image { bytes, seed: self.seed, trusted_from }
     }
 
     /// Brings the bytes of `range` in, if an earlier run wrote them.

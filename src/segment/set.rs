@@ -38,16 +38,46 @@ impl Slot {
 }
 
 /// The live segments at one moment, in the order of their seqs, without a hole between them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Slots {
-    pub(crate) list: Vec<Slot>,
+    list: Vec<Slot>,
+    /// The first seq of each slot, close together: a lookup touches few cache lines.
+    first_seqs: Vec<u64>,
     pub(crate) first_seq: u64,
 }
 
 impl Slots {
+    /// The slots of `list`, of which entries from `first_seq` on are live.
+    pub(crate) fn new(list: Vec<Slot>, first_seq: u64) -> Slots {
+        let first_seqs = list.iter().map(Slot::first_seq).collect();
+        Slots { list, first_seqs, first_seq }
+    }
+
+    pub(crate) fn list(&self) -> &[Slot] {
+        &self.list
+    }
+
+    /// Adds a slot behind all others.
+    pub(crate) fn push(&mut self, slot: Slot) {
+        self.first_seqs.push(slot.first_seq());
+        self.list.push(slot);
+    }
+
+    /// Ends the last segment, which was appended to; or takes it away if it holds no entry.
+    pub(crate) fn seal_last(&mut self, at: Position) {
+        match self.list.last_mut() {
+            Some(Slot::Segment { segment, end }) if segment.base_seq < at.seq => *end = Some(at),
+            _ => {
+                self.list.pop();
+                self.first_seqs.pop();
+            }
+        }
+    }
+
     /// The index of the slot that holds `seq`, if any does; the last slot is open-ended.
+    #[inline]
     pub(crate) fn index_of(&self, seq: u64) -> Option<usize> {
-        self.list.partition_point(|slot| slot.first_seq() <= seq).checked_sub(1)
+        self.first_seqs.partition_point(|&first_seq| first_seq <= seq).checked_sub(1)
     }
 }
 

@@ -242,6 +242,11 @@ fn outside(offset: u64, len: usize, Range { start, end }: Range<u64>) -> ! {
     panic!("a store to {offset}+{len} outside of [{start}, {end})");
 }
 
+#[cold]
+fn unpublished(end: u64, extent: &Extent) -> ! {
+    panic!("bytes up to {end} of {extent:?}");
+}
+
 /// A read-only mapping of a segment file.
 pub(crate) struct ReadMap {
     raw: Raw,
@@ -298,7 +303,9 @@ impl ReadMap {
     /// If `end` is not published.
     #[inline]
     pub(crate) fn bytes(&self, end: u64) -> &[u8] {
-        assert!(end <= self.extent.published(), "bytes up to {end} of {:?}", self.extent);
+        if end > self.extent.published() {
+            unpublished(end, &self.extent);
+        }
         // SAFETY: the published end is at most the mapping's length (Extent::new, Writer::publish), bytes below it are never written
         // again (rule 1), the load above is the Acquire of rule 3, and the mapping lives as long as `self`, which the slice borrows.
         unsafe { std::slice::from_raw_parts(self.raw.at(0), end as usize) }
@@ -313,7 +320,8 @@ impl ReadMap {
         }
     }
 
-    /// The end of the bytes from `start` on that were [`touch`](Self::touch)ed already, or need not be.
+    /// The end of the bytes from `start` on that were [`touch`](Self::touch)ed already, or need not be, as far as is known at once.
+    #[inline]
     pub(crate) fn touched_to(&self, start: u64) -> u64 {
         self.touched.as_ref().map_or(self.len, |touched| touched.end(start, self.len))
     }
@@ -351,16 +359,19 @@ impl Touched {
         Ok(())
     }
 
-    /// The end of the chunks from `start` on that were brought in, of a mapping of `len` bytes.
+    /// The end of the chunk that `start` lies in, if it was brought in; of a mapping of `len` bytes.
+    #[inline]
     fn end(&self, start: u64, len: u64) -> u64 {
-        let mut chunk = start / Self::CHUNK;
-        while chunk * Self::CHUNK < self.below {
-            if self.chunks[(chunk / 64) as usize].load(Ordering::Relaxed) & 1 << (chunk % 64) == 0 {
-                return chunk * Self::CHUNK;
-            }
-            chunk += 1;
+        if start >= self.below {
+            return len;
         }
-        len
+        let chunk = start / Self::CHUNK;
+        let is_here = self.chunks[(chunk / 64) as usize].load(Ordering::Relaxed) & 1 << (chunk % 64) != 0;
+        if is_here {
+            ((chunk + 1) * Self::CHUNK).min(self.below)
+        } else {
+            start
+        }
     }
 
     #[cold]

@@ -320,7 +320,7 @@ impl Appender {
         self.seal_active(cursor);
         let active = prepared.activate(cursor.next_seq, cursor.predecessor, &self.lease);
         let slot = Slot::Segment { segment: Arc::clone(&active.segment), end: None };
-        Arc::make_mut(&mut self.set.write()).list.push(slot);
+        Arc::make_mut(&mut self.set.write()).push(slot);
         cursor.activate(active);
         cursor.counters.rotations += 1;
     }
@@ -332,16 +332,9 @@ impl Appender {
             return;
         };
         self.keeper.notice_sealed();
-        let mut slots = self.set.write();
-        let list = &mut Arc::make_mut(&mut slots).list;
+        Arc::make_mut(&mut self.set.write()).seal_last(end);
         if end.seq == segment.base_seq {
-            list.pop();
-            drop(slots);
             self.keeper.retire(vec![segment]);
-            return;
-        }
-        if let Some(Slot::Segment { end: open_end, .. }) = list.last_mut() {
-            *open_end = Some(end);
         }
     }
 
