@@ -37,6 +37,8 @@ const ANYWHERE: u64 = 0;
 struct Shared {
     log: Log,
     stop: AtomicBool,
+    /// Nobody appends or cuts any more.
+    finished: AtomicBool,
     next_id: AtomicU64,
     /// Which seq an append said that it gave to an id.
     acked: Mutex<HashMap<u64, u64>>,
@@ -48,6 +50,7 @@ impl Shared {
         Arc::new(Shared {
             log,
             stop: AtomicBool::new(false),
+            finished: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
             acked: Mutex::default(),
             callbacks: Arc::default(),
@@ -159,17 +162,17 @@ impl Replica {
         }
     }
 
-    /// Takes what comes until the log was stopped and nothing is left.
+    /// Takes what comes until nobody appends any more and nothing is left.
     fn run(mut self, shared: &Shared) -> Replica {
         loop {
-            let stopped = shared.stopped();
+            let finished = shared.finished.load(Ordering::Relaxed);
             match self.follower.next_timeout(Duration::from_millis(20)) {
                 Ok(Some(entry)) => {
                     let expected = self.entries.last_key_value().map_or(self.from, |(last, _)| self.from.max(last + 1));
                     assert_eq!(entry.seq(), expected);
                     self.entries.insert(entry.seq(), id_of(entry.payload()));
                 }
-                Ok(None) if stopped && self.follower.next_seq() == shared.log.next_seq() => return self,
+                Ok(None) if finished && self.follower.next_seq() == shared.log.next_seq() => return self,
                 Ok(None) => {}
                 Err(Error::Truncated { first_seq }) => self.go_on_at(&shared.log, first_seq),
                 Err(error) => panic!("{error}"),
@@ -214,6 +217,7 @@ fn spawn<T: Send + 'static>(
             fn drop(&mut self) {
                 if thread::panicking() {
                     self.0.stop.store(true, Ordering::Relaxed);
+                    self.0.finished.store(true, Ordering::Relaxed);
                 }
             }
         }
@@ -267,6 +271,7 @@ fn everything_at_once(seed: u64, policy: SyncPolicy, time: Duration) {
     }
     shared.stop.store(true, Ordering::Relaxed);
     workers.into_iter().for_each(|worker| worker.join().unwrap());
+    shared.finished.store(true, Ordering::Relaxed);
     shared.log.sync().unwrap();
     let pinned = reader.join().unwrap();
     assert!(pinned.iter().all(|(id, entry)| id_of(entry.payload()) == *id));
