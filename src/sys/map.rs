@@ -192,6 +192,20 @@ impl Writer {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 
+    /// Copies `first`, and `second` right behind it, to `offset`, which is not published yet.
+    ///
+    /// # Panics
+    /// If the place is published, or past the capacity.
+    #[inline(always)]
+    pub(crate) fn write_joined<const N: usize>(&mut self, offset: u64, first: &[u8; N], second: &[u8]) {
+        self.check(offset, N + second.len());
+        let to = self.map.raw.at(offset);
+        // SAFETY: as in `write`, for the span of both: `check` saw that it lies within the mapping and above the published end.
+        unsafe { std::ptr::copy_nonoverlapping(first.as_ptr(), to, N) }
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(second.as_ptr(), to.wrapping_add(N), second.len()) }
+    }
+
     /// The `len` bytes at `offset`, which are not published yet, as a slice to fill. They hold anything.
     ///
     /// # Panics
@@ -217,7 +231,7 @@ impl Writer {
     #[inline(always)]
     pub(crate) fn prefetch(&self, len: u64) {
         /// Far enough to arrive in time, near enough to be there still.
-        const AHEAD: u64 = 1024;
+        const AHEAD: u64 = 2048;
         /// Longer stores are found out by the processor itself.
         const MAX: u64 = 512;
         let start = self.map.raw.at(0).wrapping_add((self.published + AHEAD) as usize);

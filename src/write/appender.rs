@@ -1,6 +1,6 @@
 //! The appender: cursor, group sync, keeper and set, tied into the calls that append and sync.
 
-use super::batch::{Batch, Intake};
+use super::batch::{Batch, Body, Intake};
 use super::cursor::{Attention, Cursor, Room, Sealed, ALONE};
 use super::group_sync::{Claim, GroupSync, Leadership, Registration, Step};
 use super::reentry::{self, Place};
@@ -139,24 +139,41 @@ impl Appender {
     // --- append ---
 
     /// Appends a payload; its seq. Durable when it returns if `ack`, or else the policy, says so.
+    #[inline(always)] // each of the few callers knows its `ack`
     pub(crate) fn append(&self, raw: &[u8], ack: Option<Ack>) -> Result<u64> {
-        let payload = self.intake.payload(raw)?;
+        match self.intake.plain(raw)? {
+            Some(body) => self.append_body(body, ack),
+            None => self.append_compressed(raw, ack),
+        }
+    }
+
+    #[inline(never)]
+    fn append_compressed(&self, raw: &[u8], ack: Option<Ack>) -> Result<u64> {
+        self.append_body(self.intake.payload(raw)?.body(), ack)
+    }
+
+    #[inline(always)]
+    fn append_body(&self, body: Body<'_>, ack: Option<Ack>) -> Result<u64> {
         let now_ms = clock::now_ms();
-        self.append_frames(payload.frame_len(), ack, |cursor, durable_seq| {
-            cursor.push(&payload, ALONE, durable_seq, now_ms);
-        })
-        .map(|seqs| seqs.start)
+        if self.waits(ack) != Waits::Never {
+            let push = |cursor: &mut Cursor| cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
+            return self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start);
+        }
+        // Most appends of most logs: as below, with nobody to wait for.
+        let mut cursor = self.lock_with_room(body.frame_len())?;
+        let seq = cursor.next_seq;
+        cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
+        self.publish(&mut cursor);
+        Ok(seq)
     }
 
     /// Appends `len` bytes that `fill` writes into the mapping.
     pub(crate) fn append_with(&self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<u64> {
         self.intake.check_len(len)?;
         let now_ms = clock::now_ms();
-        self.append_frames(frame::frame_len(len as u64), None, |cursor, durable_seq| {
-            let fill = |place: &mut [u8]| reentry::run_inside(self.number, Place::Fill, || fill(place));
-            cursor.push_with(len, durable_seq, now_ms, fill);
-        })
-        .map(|seqs| seqs.start)
+        let fill = |place: &mut [u8]| reentry::run_inside(self.number, Place::Fill, || fill(place));
+        let push = |cursor: &mut Cursor| cursor.push_with(len, self.group.durable_seq(), now_ms, fill);
+        self.append_frames(frame::frame_len(len as u64), None, push).map(|seqs| seqs.start)
     }
 
     /// Appends payloads that are recovered all together or not at all.
@@ -173,31 +190,41 @@ impl Appender {
             let last = if index == last { frame::FLAG_LAST } else { 0 };
             first | last
         };
-        self.append_frames(frames_len, None, |cursor, durable_seq| {
+        self.append_frames(frames_len, None, |cursor| {
+            let durable_seq = self.group.durable_seq();
             for (index, payload) in payloads.iter().enumerate() {
-                cursor.push(payload, place(index), durable_seq, now_ms);
+                cursor.push(payload.body(), place(index), durable_seq, now_ms);
             }
         })
     }
 
     /// Has `push` append `len` bytes of frames, and acks them; their seqs.
-    #[inline]
-    fn append_frames(&self, len: u64, ack: Option<Ack>, push: impl FnOnce(&mut Cursor, u64)) -> Result<Range<u64>> {
+    fn append_frames(&self, len: u64, ack: Option<Ack>, push: impl FnOnce(&mut Cursor)) -> Result<Range<u64>> {
         let waits = self.waits(ack);
         // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
-        let permit = if waits == Waits::Always { Some(self.group.writer()?) } else { None };
+        let mut permit = if waits == Waits::Always { Some(self.group.writer()?) } else { None };
         let mut cursor = self.lock_with_room(len)?;
         let first = cursor.next_seq;
-        push(&mut cursor, self.group.durable_seq());
-        let seqs = first..cursor.next_seq;
-        self.shown.next_seq.store(seqs.end, Ordering::Release); // with the Acquire in next_seq()
+        push(&mut cursor);
+        self.publish(&mut cursor);
+        let claim = cursor.claim_all();
+        // Registered under the lock: a cut after it is remembered until the claim is settled.
+        let filled = (waits == Waits::WhenFull && self.fills_batch(&mut cursor)).then(|| self.group.register());
+        drop(cursor);
+        permit = permit.or_else(|| filled.map(|registration| self.group.admit(registration)));
+        if permit.is_some() {
+            self.wait(claim)?;
+        }
+        Ok(first..claim.seq + 1)
+    }
+
+    /// Gives what was pushed to readers.
+    #[inline]
+    fn publish(&self, cursor: &mut Cursor) {
+        self.shown.next_seq.store(cursor.next_seq, Ordering::Release); // with the Acquire in next_seq()
         if cursor.needs_attention() {
-            self.attend(&mut cursor);
+            self.attend(cursor);
         }
-        if waits != Waits::Never {
-            self.wait_for_push(cursor, permit, waits)?;
-        }
-        Ok(seqs)
     }
 
     /// When an append with this `ack` waits for durability.
@@ -225,26 +252,6 @@ impl Appender {
         if prepare {
             self.keeper.want();
         }
-    }
-
-    /// Waits until what was just pushed is durable, if it has to be.
-    #[inline(never)]
-    fn wait_for_push(
-        &self,
-        mut cursor: MutexGuard<'_, Cursor>,
-        permit: Option<Registration<'_>>,
-        waits: Waits,
-    ) -> Result<()> {
-        let claim = cursor.claim_all();
-        let permit = match permit {
-            Some(permit) => permit,
-            None if !self.fills_batch(&mut cursor) => return Ok(()),
-            // Registered under the lock: a cut after it is remembered until the claim is settled.
-            None => self.group.register(),
-        };
-        drop(cursor);
-        let _permit = if waits == Waits::WhenFull { self.group.admit(permit) } else { permit };
-        self.wait(claim)
     }
 
     /// Whether what was pushed fills a bound of the batch policy. If so, the next batch begins.

@@ -15,16 +15,30 @@ pub(crate) struct Intake {
     compression: Compression,
 }
 
-/// A payload as it will be stored.
+/// A payload as it will be stored, owned if it was compressed.
 #[derive(Debug)]
 pub(crate) struct Payload<'p> {
-    pub(crate) stored: Cow<'p, [u8]>,
+    stored: Cow<'p, [u8]>,
+    crc: u32,
+    flags: u8,
+}
+
+/// What of a frame is known before it has its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Body<'p> {
+    pub(crate) stored: &'p [u8],
     pub(crate) crc: u32,
     /// [`frame::FLAG_LZ4`] or nothing.
     pub(crate) flags: u8,
 }
 
 impl Payload<'_> {
+    pub(crate) fn body(&self) -> Body<'_> {
+        Body { stored: &self.stored, crc: self.crc, flags: self.flags }
+    }
+}
+
+impl Body<'_> {
     #[inline]
     pub(crate) fn frame_len(&self) -> u64 {
         frame::frame_len(self.stored.len() as u64)
@@ -57,26 +71,27 @@ impl Intake {
         Ok(())
     }
 
-    /// Prepares one payload.
+    /// Prepares one payload as it is, in a log that compresses none.
     #[inline]
-    pub(crate) fn payload<'p>(&self, raw: &'p [u8]) -> Result<Payload<'p>> {
+    pub(crate) fn plain<'p>(&self, raw: &'p [u8]) -> Result<Option<Body<'p>>> {
         self.check_len(raw.len())?;
-        if self.compression != Compression::None {
-            if let Some(stored) = self.compress(raw) {
-                let crc = crc::crc32c(&stored);
-                return Ok(Payload { stored: stored.into(), crc, flags: frame::FLAG_LZ4 });
-            }
-        }
-        Ok(Payload { stored: raw.into(), crc: crc::crc32c(raw), flags: 0 })
+        let is_plain = self.compression == Compression::None;
+        Ok(is_plain.then(|| Body { stored: raw, crc: crc::crc32c(raw), flags: 0 }))
     }
 
-    /// `raw` as it is stored compressed, if it is to be and that is worth it.
-    #[inline(never)]
-    fn compress(&self, raw: &[u8]) -> Option<Vec<u8>> {
-        match self.compression {
+    /// Prepares one payload, compressed if it is to be and that is worth it.
+    #[inline]
+    pub(crate) fn payload<'p>(&self, raw: &'p [u8]) -> Result<Payload<'p>> {
+        if let Some(Body { stored, crc, flags }) = self.plain(raw)? {
+            return Ok(Payload { stored: stored.into(), crc, flags });
+        }
+        let compressed = match self.compression {
             Compression::Lz4 { min_size } if raw.len() as u64 >= u64::from(min_size) => frame::compress(raw),
             _ => None,
-        }
+        };
+        let flags = if compressed.is_some() { frame::FLAG_LZ4 } else { 0 };
+        let stored = compressed.map_or(Cow::Borrowed(raw), Cow::Owned);
+        Ok(Payload { crc: crc::crc32c(&stored), stored, flags })
     }
 
     /// Prepares a batch from `items`, each of which is asked for its bytes once.
@@ -86,7 +101,7 @@ impl Intake {
         for raw in items {
             payloads.push(self.payload(raw)?);
         }
-        let frames_len = payloads.iter().map(Payload::frame_len).sum();
+        let frames_len = payloads.iter().map(|payload| payload.body().frame_len()).sum();
         if frames_len > self.room {
             return Err(Error::BatchTooLarge { len: frames_len, max: self.room });
         }

@@ -1,6 +1,6 @@
 //! The cursor: everything that an append changes, under one lock.
 
-use super::batch::Payload;
+use super::batch::Body;
 use super::counters::{Counters, Tally};
 use super::group_sync::Claim;
 use crate::format::frame::{self, Header, ALIGN, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
@@ -9,7 +9,6 @@ use crate::format::segment::{Predecessor, FRAMES_OFFSET};
 use crate::format::walk::Position;
 use crate::segment::active::{Active, Backing};
 use crate::sys::crc;
-use crate::sys::map::Writer;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -187,56 +186,53 @@ impl Cursor {
 
     /// Appends a payload that fits.
     #[inline(always)] // or its arguments go through memory
-    pub(crate) fn push(&mut self, payload: &Payload<'_>, place: u8, durable_seq: u64, now_ms: u64) {
-        let stored = &*payload.stored;
-        self.push_frame(stored.len(), payload.flags | place, durable_seq, now_ms, |writer, offset| {
-            if stored.len() as u64 % ALIGN != 0 {
-                // The padding, and up to seven bytes that the payload overwrites: a recycled file holds anything there.
-                let end = offset + frame::frame_len(stored.len() as u64);
-                writer.write(end - ALIGN, &[0; ALIGN as usize]);
-            }
-            writer.write(offset + HEADER_LEN as u64, stored);
-            payload.crc
-        });
+    pub(crate) fn push(&mut self, body: Body<'_>, place: u8, durable_seq: u64, now_ms: u64) {
+        let Body { stored, crc, flags } = body;
+        let header = self.next_header(stored.len(), crc, flags | place, durable_seq, now_ms);
+        let active = room_was_checked(&mut self.active);
+        let offset = active.writer.published();
+        active.writer.prefetch(header.frame_len());
+        if stored.len() as u64 % ALIGN != 0 {
+            // The padding, and up to seven bytes that the payload overwrites: a recycled file holds anything there.
+            active.writer.write(offset + header.frame_len() - ALIGN, &[0; ALIGN as usize]);
+        }
+        active.writer.write_joined(offset, &header.encode(active.segment.seed, offset), stored);
+        self.advance(&header);
     }
 
     /// Appends a payload of `len` bytes that `fill` writes in place. Nothing changes if `fill` panics.
     pub(crate) fn push_with(&mut self, len: usize, durable_seq: u64, now_ms: u64, fill: impl FnOnce(&mut [u8])) {
-        self.push_frame(len, ALONE, durable_seq, now_ms, |writer, offset| {
-            let padded = frame::frame_len(len as u64) as usize - HEADER_LEN;
-            let span = writer.span(offset + HEADER_LEN as u64, padded);
-            span.fill(0);
-            fill(&mut span[..len]);
-            crc::crc32c(&span[..len])
-        });
+        let writer = &mut room_was_checked(&mut self.active).writer;
+        let offset = writer.published();
+        let padded = frame::frame_len(len as u64) as usize - HEADER_LEN;
+        let span = writer.span(offset + HEADER_LEN as u64, padded);
+        span.fill(0);
+        fill(&mut span[..len]);
+        let crc = crc::crc32c(&span[..len]);
+        let header = self.next_header(len, crc, ALONE, durable_seq, now_ms);
+        let active = room_was_checked(&mut self.active);
+        active.writer.write(offset, &header.encode(active.segment.seed, offset));
+        self.advance(&header);
     }
 
-    /// Appends a frame that fits, of which `store_body` stores payload and padding, and gives the payload's checksum.
-    #[inline(always)]
-    fn push_frame(
-        &mut self,
-        stored_len: usize,
-        flags: u8,
-        durable_seq: u64,
-        now_ms: u64,
-        store_body: impl FnOnce(&mut Writer, u64) -> u32,
-    ) {
-        let Some(active) = &mut self.active else {
-            unreachable!("room was checked");
-        };
-        let offset = active.writer.published();
-        active.writer.prefetch(frame::frame_len(stored_len as u64));
-        let payload_crc = store_body(&mut active.writer, offset);
-        let header = Header {
+    /// The header of the next frame.
+    #[inline]
+    fn next_header(&self, stored_len: usize, payload_crc: u32, flags: u8, durable_seq: u64, now_ms: u64) -> Header {
+        Header {
             seq: self.next_seq,
             stored_len: stored_len as u32,
             witness_distance: witness_distance(self.next_seq, durable_seq),
             payload_crc,
             timestamp_ms: next_timestamp(self.last_timestamp_ms, now_ms),
             flags,
-        };
-        active.writer.write(offset, &header.encode(active.segment.seed, offset));
-        active.writer.publish(offset + header.frame_len());
+        }
+    }
+
+    /// Publishes the frame with `header`, which is stored.
+    #[inline]
+    fn advance(&mut self, header: &Header) {
+        let writer = &mut room_was_checked(&mut self.active).writer;
+        writer.publish(writer.published() + header.frame_len());
         self.next_seq += 1;
         self.last_timestamp_ms = header.timestamp_ms;
         self.counters.count(header.stored_len);
@@ -273,6 +269,15 @@ impl Cursor {
             self.unsynced.push_back(Sealed { backing: active.backing, end: mark });
         }
         Some((active.segment, end))
+    }
+}
+
+/// The segment that room was found in.
+#[inline]
+fn room_was_checked(active: &mut Option<Active>) -> &mut Active {
+    match active {
+        Some(active) => active,
+        None => unreachable!("room was checked"),
     }
 }
 
