@@ -8,7 +8,7 @@ use std::hint::black_box;
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let (Some(work), Some(count)) = (args.next(), args.next()) else {
-        return Ok(println!("usage: instructions WORK COUNT; see ci/instructions.sh"));
+        return Ok(()); // `cargo bench` runs every bench, and this one is nothing without valgrind
     };
     let count: u64 = count.parse()?;
     let dir = tempfile::tempdir()?;

@@ -234,9 +234,10 @@ fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Resul
     file.read_at(&mut [0; PAGE as usize], end / PAGE * PAGE)?;
     let extent = Extent::new(&kept.path, len, end, capacity)?;
     let writer = Writer::map(&file, len, &extent)?;
-    let backing = Arc::new(Backing::new(kept.id, file, &writer, &extent, len, health));
+    let file = Arc::new(file);
+    let backing = Arc::new(Backing::new(kept.id, &file, &writer, &extent, len, health));
     let segment = segment(kept, extent, Some(Arc::clone(&backing)), lease);
-    Ok(Active { writer, segment: Arc::new(segment), backing })
+    Ok(Active { writer, file, segment: Arc::new(segment), backing })
 }
 
 /// Where the last segment before the active one ends.

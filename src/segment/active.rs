@@ -13,6 +13,7 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct Active {
     pub(crate) writer: Writer,
+    pub(crate) file: Arc<File>,
     pub(crate) segment: Arc<Segment>,
     pub(crate) backing: Arc<Backing>,
 }
@@ -62,13 +63,13 @@ impl Backing {
     /// The backing of `file`, which is to grow to `full_len`, and of which the bytes that are published are durable.
     pub(crate) fn new(
         id: u64,
-        file: File,
+        file: &Arc<File>,
         writer: &Writer,
         extent: &Arc<Extent>,
         full_len: u64,
         health: &Arc<Health>,
     ) -> Backing {
-        let open = Some(OpenFile { file: Arc::new(file), map: writer.map_handle() });
+        let open = Some(OpenFile { file: Arc::clone(file), map: writer.map_handle() });
         Backing {
             id,
             state: Mutex::new(SyncState { open, synced: extent.published() }),

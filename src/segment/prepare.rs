@@ -45,6 +45,7 @@ pub(crate) struct Prepared {
     salt: u64,
     path: Arc<Path>,
     writer: Writer,
+    file: Arc<File>,
     read_map: ReadMap,
     backing: Arc<Backing>,
 }
@@ -65,7 +66,7 @@ impl Prepared {
     /// Makes it the segment whose first frame is `base_seq`: stores the link. No system call. The link is durable with the segment's
     /// first sync.
     pub(crate) fn activate(self, base_seq: u64, predecessor: Option<Predecessor>, lease: &Arc<ReadersLease>) -> Active {
-        let Prepared { id, salt, path, mut writer, read_map, backing } = self;
+        let Prepared { id, salt, path, mut writer, file, read_map, backing } = self;
         writer.write(LINK_OFFSET, &Link { base_seq, predecessor, salt }.encode());
         writer.publish(FRAMES_OFFSET);
         let segment = Segment {
@@ -83,7 +84,7 @@ impl Prepared {
             offsets: Offsets::default(),
             backing: Some(Arc::clone(&backing)),
         };
-        Active { writer, segment: Arc::new(segment), backing }
+        Active { writer, file, segment: Arc::new(segment), backing }
     }
 }
 
@@ -161,12 +162,14 @@ impl Blueprint {
         let writer = Writer::map(&file, self.segment_size, &extent)?;
         let read_map = ReadMap::map(&file, self.segment_size, &extent, WrittenBy::ThisRun, &self.lease)?;
         writer.map_handle().populate(0..capacity);
-        let backing = Backing::new(identity.id, file, &writer, &extent, self.segment_size, &self.health);
+        let file = Arc::new(file);
+        let backing = Backing::new(identity.id, &file, &writer, &extent, self.segment_size, &self.health);
         Ok(Prepared {
             id: identity.id,
             salt: identity.salt,
             path: path.into(),
             writer,
+            file,
             read_map,
             backing: Arc::new(backing),
         })

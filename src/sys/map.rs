@@ -206,6 +206,21 @@ impl Writer {
         unsafe { std::ptr::copy_nonoverlapping(second.as_ptr(), to.wrapping_add(N), second.len()) }
     }
 
+    /// As [`write`](Self::write), by a call on `file`, the one that is mapped: for bytes that are synced at once. The kernel then knows
+    /// which block is dirty, where a store makes it write the whole folio, and faults at the first after each sync.
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub(crate) fn write_by_call(&mut self, file: &File, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.check(offset, bytes.len());
+        if cfg!(miri) {
+            self.write(offset, bytes); // the heap is not the file
+            return Ok(());
+        }
+        // Nobody has a slice of these bytes (rule 2), and the page cache that they go to is the one that is mapped.
+        file.write_at(bytes, offset)
+    }
+
     /// The `len` bytes at `offset`, which are not published yet, as a slice to fill. They hold anything.
     ///
     /// # Panics

@@ -155,9 +155,16 @@ impl Appender {
     #[inline(always)]
     fn append_body(&self, body: Body<'_>, ack: Option<Ack>) -> Result<u64> {
         let now_ms = clock::now_ms();
-        if self.waits(ack) != Waits::Never {
-            let push = |cursor: &mut Cursor| cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
-            return self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start);
+        match self.waits(ack) {
+            Waits::Always => return self.append_durable(body, ack, now_ms),
+            Waits::WhenFull => {
+                let push = |cursor: &mut Cursor| {
+                    cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
+                    Ok(())
+                };
+                return self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start);
+            }
+            Waits::Never => {}
         }
         // Most appends of most logs: as below, with nobody to wait for.
         let mut cursor = self.lock_with_room(body.frame_len())?;
@@ -167,12 +174,22 @@ impl Appender {
         Ok(seq)
     }
 
+    #[inline(never)]
+    fn append_durable(&self, body: Body<'_>, ack: Option<Ack>, now_ms: u64) -> Result<u64> {
+        let mut frame = body.frame();
+        let push = |cursor: &mut Cursor| cursor.push_by_call(body, &mut frame, self.group.durable_seq(), now_ms);
+        self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start)
+    }
+
     /// Appends `len` bytes that `fill` writes into the mapping.
     pub(crate) fn append_with(&self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<u64> {
         self.intake.check_len(len)?;
         let now_ms = clock::now_ms();
         let fill = |place: &mut [u8]| reentry::run_inside(self.number, Place::Fill, || fill(place));
-        let push = |cursor: &mut Cursor| cursor.push_with(len, self.group.durable_seq(), now_ms, fill);
+        let push = |cursor: &mut Cursor| {
+            cursor.push_with(len, self.group.durable_seq(), now_ms, fill);
+            Ok(())
+        };
         self.append_frames(frame::frame_len(len as u64), None, push).map(|seqs| seqs.start)
     }
 
@@ -195,17 +212,23 @@ impl Appender {
             for (index, payload) in payloads.iter().enumerate() {
                 cursor.push(payload.body(), place(index), durable_seq, now_ms);
             }
+            Ok(())
         })
     }
 
     /// Has `push` append `len` bytes of frames, and acks them; their seqs.
-    fn append_frames(&self, len: u64, ack: Option<Ack>, push: impl FnOnce(&mut Cursor)) -> Result<Range<u64>> {
+    fn append_frames(
+        &self,
+        len: u64,
+        ack: Option<Ack>,
+        push: impl FnOnce(&mut Cursor) -> Result<()>,
+    ) -> Result<Range<u64>> {
         let waits = self.waits(ack);
         // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
         let mut permit = if waits == Waits::Always { Some(self.group.writer()?) } else { None };
         let mut cursor = self.lock_with_room(len)?;
         let first = cursor.next_seq;
-        push(&mut cursor);
+        push(&mut cursor)?;
         self.publish(&mut cursor);
         let claim = cursor.claim_all();
         // Registered under the lock: a cut after it is remembered until the claim is settled.

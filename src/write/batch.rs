@@ -1,7 +1,8 @@
 //! What is done to payloads before the lock: sizes checked, compressed, checksummed.
 
 use crate::error::{Error, Result};
-use crate::format::{frame, segment};
+use crate::format::frame::{self, HEADER_LEN};
+use crate::format::segment;
 use crate::options::{Compression, Options};
 use crate::sys::crc;
 use std::borrow::Cow;
@@ -39,6 +40,13 @@ impl Payload<'_> {
 }
 
 impl Body<'_> {
+    /// Its frame, with zeros for the header.
+    pub(crate) fn frame(&self) -> Vec<u8> {
+        let mut frame = vec![0; self.frame_len() as usize];
+        frame[HEADER_LEN..][..self.stored.len()].copy_from_slice(self.stored);
+        frame
+    }
+
     #[inline]
     pub(crate) fn frame_len(&self) -> u64 {
         frame::frame_len(self.stored.len() as u64)

@@ -3,6 +3,7 @@
 use super::batch::Body;
 use super::counters::{Counters, Tally};
 use super::group_sync::Claim;
+use crate::error::Result;
 use crate::format::frame::{self, Header, ALIGN, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
 use crate::format::manifest::Mark;
 use crate::format::segment::{Predecessor, FRAMES_OFFSET};
@@ -198,6 +199,24 @@ impl Cursor {
         }
         active.writer.write_joined(offset, &header.encode(active.segment.seed, offset), stored);
         self.advance(&header);
+    }
+
+    /// Appends a payload that fits, as one write to the file, where a sync follows at once: see [`Writer::write_by_call`]. `frame` is
+    /// the frame of `body` without its header. Nothing changes if the write fails.
+    pub(crate) fn push_by_call(
+        &mut self,
+        body: Body<'_>,
+        frame: &mut [u8],
+        durable_seq: u64,
+        now_ms: u64,
+    ) -> Result<()> {
+        let header = self.next_header(body.stored.len(), body.crc, body.flags | ALONE, durable_seq, now_ms);
+        let active = room_was_checked(&mut self.active);
+        let offset = active.writer.published();
+        frame[..HEADER_LEN].copy_from_slice(&header.encode(active.segment.seed, offset));
+        active.writer.write_by_call(&active.file, offset, frame)?;
+        self.advance(&header);
+        Ok(())
     }
 
     /// Appends a payload of `len` bytes that `fill` writes in place. Nothing changes if `fill` panics.

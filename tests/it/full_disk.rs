@@ -213,12 +213,14 @@ fn a_read_only_file_system_is_named() {
     check(&small().open(dir.path().join("log")).unwrap(), 1, 100);
 }
 
-/// Has writes to segments and spares fail from the `nth` on, for want of space.
+/// Has writes that need blocks fail from the `nth` on: those of a file that is being made, and the zeros that one in use grows by.
 fn fill_disk(watched: &seam::Watched, nth: usize) {
     let count = AtomicUsize::new(0);
     watched.fail_when(move |op| {
-        let is_it = matches!(op, Op::Write { path, .. } if path.parent().unwrap().ends_with("segments"))
-            && count.fetch_add(1, Ordering::Relaxed) >= nth;
+        let needs_blocks = matches!(op, Op::Write { path, data, .. }
+            if path.parent().unwrap().ends_with("segments")
+                && (!seam::is_segment(path) || data.iter().all(|byte| *byte == 0)));
+        let is_it = needs_blocks && count.fetch_add(1, Ordering::Relaxed) >= nth;
         is_it.then_some(ENOSPC)
     });
 }
@@ -272,6 +274,28 @@ fn a_disk_that_is_full_at_any_write_of_a_preparation_loses_nothing() {
             let log = small(policy).open(dir.path()).unwrap();
             check(&log, first, last + 500);
         }
+    }
+}
+
+#[test]
+fn an_entry_that_cannot_be_written_is_not_appended_and_does_no_harm() {
+    // Under this policy an entry is written by a call: its blocks are there, but the call may fail all the same.
+    let options = Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Immediate);
+    for (errno, is_full) in [(ENOSPC, true), (EIO, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let watched = seam::watch(dir.path());
+        let log = options.clone().open(dir.path()).unwrap();
+        append(&log, 1..=10);
+        watched.fail_when(move |op| matches!(op, Op::Write { path, .. } if seam::is_segment(path)).then_some(errno));
+        let error = log.append(&payload(11)).unwrap_err();
+        assert_eq!(error.is_no_space(), is_full, "{error}");
+        assert!(error.to_string().contains("wal-000001.log"), "{error}");
+        assert_eq!((log.next_seq(), log.durable_seq()), (11, 10));
+        watched.heal();
+        append(&log, 11..=20);
+        check(&log, 1, 20);
+        log.close().unwrap();
+        check(&options.clone().open(dir.path()).unwrap(), 1, 20);
     }
 }
 
