@@ -412,10 +412,25 @@ impl Appender {
             match self.group.wait(claim) {
                 Step::Done(result) => return result,
                 Step::Lead(leadership) => {
+                    self.gather();
                     let synced = self.sync_target();
                     self.settle(synced, Some(leadership))?;
                 }
             }
+        }
+    }
+
+    /// Lets those append that the last sync woke, so that one sync serves them all: until there is as much to sync as last time, or
+    /// nothing more comes.
+    fn gather(&self) {
+        let expected = self.group.last_group();
+        let waiting = || (self.next_seq() - 1).saturating_sub(self.group.durable_seq());
+        let (mut before, mut idle) = (waiting(), 0);
+        while before < expected && idle < 4 {
+            std::thread::yield_now();
+            let now = waiting();
+            idle = if now == before { idle + 1 } else { 0 };
+            before = now;
         }
     }
 

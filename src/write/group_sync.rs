@@ -6,9 +6,11 @@
 //! A claim is a seq and the epoch in which it was given. A cut raises the epoch, and from then on the same seq can be given again:
 //! a claim from before is judged by the lowest cut since, and a sync that began before moves nothing.
 
+use super::broadcast::Broadcast;
 use super::reentry::{self, Place};
 use crate::error::{Error, Result};
 use crate::format::manifest::Mark;
+use crate::sys::cache_line::CacheLine;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,15 +23,25 @@ pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;
 #[derive(Debug)]
 pub(crate) struct GroupSync {
     state: Mutex<State>,
-    /// Signalled when a sync ended, a cut was made or the log ended.
-    changed: Condvar,
+    /// A sync ended, a cut was made or the log ended. Raised after the state was changed.
+    changed: Broadcast,
     /// Signalled when a permit is given back.
     freed: Condvar,
-    /// Copy of `State::durable_seq`: stored under the state's lock with Release, after the sync; read with Acquire.
-    durable_seq: AtomicU64,
+    shown: CacheLine<Shown>,
     writers_max: u32,
     /// The log's number, for its callbacks.
     log: usize,
+}
+
+/// What is seen without the state's lock: stored under it with Release, and read with Acquire.
+#[derive(Debug)]
+struct Shown {
+    /// Copy of `State::durable_seq`, stored after the sync.
+    durable_seq: AtomicU64,
+    /// Copy of `State::epoch`. A cut stores it before the durable seq that belongs to it.
+    epoch: AtomicU64,
+    /// Entries that the last sync made durable.
+    last_group: AtomicU64,
 }
 
 struct State {
@@ -135,7 +147,7 @@ impl Leadership<'_> {
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
         self.group.state.lock().leading = false;
-        self.group.changed.notify_all();
+        self.group.changed.raise();
     }
 }
 
@@ -155,9 +167,13 @@ impl GroupSync {
                 ended: None,
                 syncs: 0,
             }),
-            changed: Condvar::new(),
+            changed: Broadcast::default(),
             freed: Condvar::new(),
-            durable_seq: AtomicU64::new(durable_seq),
+            shown: CacheLine(Shown {
+                durable_seq: AtomicU64::new(durable_seq),
+                epoch: AtomicU64::new(0),
+                last_group: AtomicU64::new(0),
+            }),
             writers_max,
             log,
         }
@@ -165,7 +181,7 @@ impl GroupSync {
 
     #[inline]
     pub(crate) fn durable_seq(&self) -> u64 {
-        self.durable_seq.load(Ordering::Acquire) // with the Release in set_durable_locked
+        self.shown.durable_seq.load(Ordering::Acquire) // with the Release in set_durable_locked
     }
 
     /// The durable seq, if this is still the epoch.
@@ -228,28 +244,44 @@ impl GroupSync {
         self.state.lock().unregister(epoch);
     }
 
+    /// Whether the claim is durable, if that can be told without the lock.
+    #[inline]
+    fn is_durable(&self, claim: Claim) -> bool {
+        // In this order: a durable seq that a cut has set is seen with the epoch that the cut began.
+        claim.seq <= self.durable_seq() && claim.epoch == self.shown.epoch.load(Ordering::Acquire)
+    }
+
     /// Waits until the claim is settled, or until there is a sync to lead.
     pub(crate) fn wait(&self, claim: Claim) -> Step<'_> {
-        let mut state = self.state.lock();
         loop {
-            if let Some(result) = state.judge(claim) {
-                return Step::Done(result);
+            let changes = self.changed.count();
+            if self.is_durable(claim) {
+                return Step::Done(Ok(()));
             }
-            if !state.leading {
-                state.leading = true;
-                return Step::Lead(Leadership { group: self });
+            {
+                let mut state = self.state.lock();
+                if let Some(result) = state.judge(claim) {
+                    return Step::Done(result);
+                }
+                if !state.leading {
+                    state.leading = true;
+                    return Step::Lead(Leadership { group: self });
+                }
             }
-            self.changed.wait(&mut state);
+            self.changed.wait(changes);
         }
     }
 
     /// Waits until `seq` is durable, something was cut or the log ended; false if the deadline passed.
     pub(crate) fn wait_durable_until(&self, seq: u64, epoch: u64, deadline: Instant) -> bool {
-        let mut state = self.state.lock();
-        if state.durable_seq >= seq || state.epoch != epoch || state.ended.is_some() {
-            return true;
+        let changes = self.changed.count();
+        {
+            let state = self.state.lock();
+            if state.durable_seq >= seq || state.epoch != epoch || state.ended.is_some() {
+                return true;
+            }
         }
-        !self.changed.wait_until(&mut state, deadline).timed_out()
+        self.changed.wait_until(changes, deadline)
     }
 
     /// How a claim stands now, if it is settled.
@@ -271,14 +303,20 @@ impl GroupSync {
             leadership.give_up_locked(&mut state);
         }
         if state.epoch != epoch || mark.seq <= state.durable_seq {
-            self.changed.notify_all();
+            self.changed.raise();
             return false;
         }
         state.mark = Some(mark);
+        self.shown.last_group.store(mark.seq - state.durable_seq, Ordering::Release); // with the Acquire in last_group()
         self.set_durable_locked(&mut state, mark.seq);
         let due = state.take_callbacks(..=mark.seq);
         self.settle(state, due, || Ok(()));
         true
+    }
+
+    /// Entries that the last sync made durable.
+    pub(crate) fn last_group(&self) -> u64 {
+        self.shown.last_group.load(Ordering::Acquire)
     }
 
     /// What a salvaging open found was made durable: all up to `seq`, which ends at `mark`.
@@ -318,6 +356,7 @@ impl GroupSync {
     pub(crate) fn cut(&self, epoch: u64, last_kept: u64, resume: u64, mark: Option<Mark>) -> CutCallbacks {
         let mut state = self.state.lock();
         state.epoch = epoch;
+        self.shown.epoch.store(epoch, Ordering::Release); // with the Acquire in is_durable()
         if !state.claims.is_empty() {
             state.cuts.retain(|cut| cut.last_kept < last_kept);
             state.cuts.push(CutMade { epoch, last_kept, resume });
@@ -326,7 +365,7 @@ impl GroupSync {
         self.set_durable_locked(&mut state, resume - 1);
         let gone = state.take_callbacks(last_kept + 1..);
         let durable = state.take_callbacks(..);
-        self.changed.notify_all();
+        self.changed.raise();
         CutCallbacks { gone, durable, resume }
     }
 
@@ -350,7 +389,7 @@ impl GroupSync {
 
     fn set_durable_locked(&self, state: &mut State, seq: u64) {
         state.durable_seq = seq;
-        self.durable_seq.store(seq, Ordering::Release); // with the Acquire in durable_seq()
+        self.shown.durable_seq.store(seq, Ordering::Release); // with the Acquire in durable_seq()
     }
 
     /// Registers a callback, or calls it at once if its claim is settled.
@@ -378,7 +417,7 @@ impl GroupSync {
 
     /// Wakes who waits, and calls what is due with no lock held.
     fn settle(&self, state: MutexGuard<'_, State>, due: Vec<Callback>, result: impl Fn() -> Result<()>) {
-        self.changed.notify_all();
+        self.changed.raise();
         drop(state);
         self.call(due, result);
     }

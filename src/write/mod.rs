@@ -10,6 +10,7 @@
 
 pub(crate) mod appender;
 pub(crate) mod batch;
+mod broadcast;
 pub(crate) mod counters;
 pub(crate) mod cursor;
 pub(crate) mod group_sync;

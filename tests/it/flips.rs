@@ -447,8 +447,10 @@ fn a_flipped_slot_brings_no_truncated_entry_back() {
     fill(&log, 1..41, &[13, 27], 40);
     assert_eq!(log.truncate_before(20).unwrap(), 14);
     log.truncate_after(33).unwrap();
+    let killed = dir.path().join("killed");
+    copy_dir(&running, &killed);
     let mut files = Vec::new();
-    read_files(&running, Path::new(""), &mut files);
+    read_files(&killed, Path::new(""), &mut files);
     let specimen = Specimen { dir, files, entries: BTreeMap::new(), frames: BTreeMap::new(), covered: 33 };
     let file = specimen.manifest();
     for offset in (0..256).chain(4096..4352) {
