@@ -32,6 +32,14 @@ msrv:
 deny:
     ci/deny.sh
 
+# Instructions of one append, one step of an iterator, one lookup: free of the machine's noise (valgrind).
+instructions *WORKS:
+    ci/instructions.sh {{ WORKS }}
+
+# maplog beside the hardware's floors and other logs; `--quick`: beside the floors alone. Wants a quiet machine.
+compare *ARGS:
+    cargo run --release --manifest-path benches/compare/Cargo.toml -- {{ ARGS }}
+
 # Everything that CI does.
 ci:
     .ci/run

@@ -1,0 +1,129 @@
+//! The works that are compared. All sizes are in bytes.
+
+use std::fmt;
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// One work: every subject does the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// `count` appends of `size` bytes over all `threads`, none of them synced. ns an append, over all threads.
+    Append { size: usize, threads: usize, count: u64 },
+    /// `count` batches of `batch` appends of `size` bytes, not synced. ns an entry.
+    Batch { size: usize, batch: usize, count: u64 },
+    /// `count` appends of `size` bytes, each durable before the next. us an append.
+    Durable { size: usize, count: u64 },
+    /// `count` appends of `size` bytes by `threads` threads, each of which waits until its entry is durable. Durable appends a second.
+    Group { size: usize, threads: usize, count: u64 },
+    /// Opening `bytes` of entries of `size` bytes, after a close. ms.
+    OpenClean { size: usize, bytes: u64 },
+    /// Opening as much, 16 MiB of it not synced, after the process was killed. ms.
+    OpenKilled { size: usize, bytes: u64 },
+    /// Reading all of `bytes` of entries of `size` bytes once, in a log that was closed and opened again. ns an entry.
+    Replay { size: usize, bytes: u64 },
+    /// As [`Work::Replay`], by the process that wrote them. ns an entry.
+    Reread { size: usize, bytes: u64 },
+    /// Reading entries of `size` bytes by their seq, at random, in a log of `bytes` that was closed and opened again. ns an entry.
+    Get { size: usize, bytes: u64 },
+    /// As [`Work::Get`], by the process that wrote them. ns an entry.
+    GetOwn { size: usize, bytes: u64 },
+    /// Appending `bytes` in entries of `size` bytes, with everything made durable behind and the log kept to four segments of
+    /// [`SEGMENT`]. MB of payload a second.
+    Sustained { size: usize, bytes: u64 },
+}
+
+/// Segments have this size, where a subject lets one choose.
+pub const SEGMENT: u64 = 64 * MIB;
+
+/// How often a random read is made in one round.
+pub const GETS: usize = 200_000;
+
+impl Work {
+    pub fn unit(self) -> &'static str {
+        match self {
+            Work::Append { .. }
+            | Work::Batch { .. }
+            | Work::Replay { .. }
+            | Work::Reread { .. }
+            | Work::Get { .. }
+            | Work::GetOwn { .. } => "ns",
+            Work::Durable { .. } => "us",
+            Work::Group { .. } => "/s",
+            Work::OpenClean { .. } | Work::OpenKilled { .. } => "ms",
+            Work::Sustained { .. } => "MB/s",
+        }
+    }
+
+    /// Whether a higher figure is a better one.
+    pub fn more_is_better(self) -> bool {
+        matches!(self, Work::Group { .. } | Work::Sustained { .. })
+    }
+
+    /// Bytes of an entry.
+    pub fn size(self) -> usize {
+        match self {
+            Work::Append { size, .. }
+            | Work::Batch { size, .. }
+            | Work::Durable { size, .. }
+            | Work::Group { size, .. }
+            | Work::OpenClean { size, .. }
+            | Work::OpenKilled { size, .. }
+            | Work::Replay { size, .. }
+            | Work::Reread { size, .. }
+            | Work::Get { size, .. }
+            | Work::GetOwn { size, .. }
+            | Work::Sustained { size, .. } => size,
+        }
+    }
+
+    pub fn threads(self) -> usize {
+        match self {
+            Work::Append { threads, .. } | Work::Group { threads, .. } => threads,
+            _ => 1,
+        }
+    }
+
+    /// Slices that the subjects take in turn within a round. The figure of a round is the slices' median: what the machine did to a
+    /// few of them is not in it.
+    pub fn slices(self) -> usize {
+        match self {
+            Work::Append { threads: 1, .. } | Work::Batch { .. } => 32,
+            Work::Append { .. } => 16,
+            Work::Durable { count, .. } => count as usize,
+            Work::Group { .. } => 10,
+            _ => 1,
+        }
+    }
+
+    /// What one slice has of the work's count.
+    pub fn slice(self) -> u64 {
+        match self {
+            Work::Append { count, .. }
+            | Work::Batch { count, .. }
+            | Work::Durable { count, .. }
+            | Work::Group { count, .. } => count / self.slices() as u64,
+            _ => 1,
+        }
+    }
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let gib = |bytes: u64| bytes as f64 / GIB as f64;
+        match *self {
+            Work::Append { size, threads: 1, .. } => write!(f, "append {size} B"),
+            Work::Append { size, threads, .. } => write!(f, "append {size} B, {threads} threads"),
+            Work::Batch { size, batch, .. } => write!(f, "batch of {batch} x {size} B"),
+            Work::Durable { size, .. } => write!(f, "durable append {size} B"),
+            Work::Group { size, threads, .. } => write!(f, "group commit {size} B, {threads} threads"),
+            Work::OpenClean { size, bytes } => write!(f, "open {} GiB of {size} B after a close", gib(bytes)),
+            Work::OpenKilled { size, bytes } => write!(f, "open {} GiB of {size} B after a kill", gib(bytes)),
+            Work::Replay { size, bytes } => write!(f, "replay {} GiB of {size} B", gib(bytes)),
+            Work::Reread { size, bytes } => write!(f, "replay {} GiB of {size} B of this run", gib(bytes)),
+            Work::Get { size, bytes } => write!(f, "random read of {size} B in {} GiB", gib(bytes)),
+            Work::GetOwn { size, bytes } => write!(f, "random read of {size} B in {} GiB of this run", gib(bytes)),
+            Work::Sustained { size, bytes } => write!(f, "sustained {} GiB of {size} B", gib(bytes)),
+        }
+    }
+}
