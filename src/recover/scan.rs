@@ -76,7 +76,7 @@ impl SegmentBytes {
         match image.header(at) {
             Ok(header) => {
                 self.map.touch(at.offset..at.offset + header.frame_len())?;
-                Ok(image.frame(at))
+                Ok(image.check_body(at, &header).map(|()| header))
             }
             Err(kind) => Ok(Err(kind)),
         }
