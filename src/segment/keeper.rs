@@ -21,8 +21,9 @@ use std::time::{Duration, Instant};
 const MARK_LOOK: Duration = Duration::from_micros(2500);
 /// How much may have become durable before the mark is stored, idle or not.
 const MARK_BYTES: u64 = 4 << 20;
-/// Bytes that a file grows by at a time, once it is in use.
-const GROWTH_STEP: u64 = 1 << 20;
+/// Bytes that a file grows by at a time, once it is in use. Each step is synced: small ones make a segment take three times as long,
+/// and a large one is a long wait for who syncs meanwhile.
+const GROWTH_STEP: u64 = 4 << 20;
 /// Spares that are kept: up to so many bytes, but at least one file and at most eight.
 const SPARE_BYTES: u64 = 256 << 20;
 
@@ -121,6 +122,10 @@ impl Keeper {
         let mut state = self.shared.state.lock();
         let prepared = state.prepared.take()?;
         state.demand = Demand::None;
+        if !state.spares.is_empty() {
+            // A log that rotates steadily: the next file costs little, and the sync of the segment that is sealed now takes long.
+            self.shared.demand_locked(&mut state, Demand::Soon);
+        }
         Some(prepared)
     }
 
@@ -272,7 +277,8 @@ impl Shared {
             if state.stop {
                 return Job::Stop;
             }
-            if state.demand == Demand::Now && state.prepared.is_none() {
+            let is_cheap = !state.spares.is_empty();
+            if (state.demand == Demand::Now || is_cheap && state.demand == Demand::Soon) && state.prepared.is_none() {
                 return Job::Prepare;
             }
             if std::mem::take(&mut state.sealed) {
