@@ -3,6 +3,7 @@
 use super::entry::Entry;
 use crate::format::frame::Header;
 use crate::format::walk::{Image, Position};
+use crate::sys::prefetch;
 
 /// Frames of one segment that are mapped, brought in and published. It gives entries for as long as the next one is valid, whole and
 /// not compressed; whatever else comes is for the [`Walk`](super::walk::Walk) to judge.
@@ -30,7 +31,7 @@ impl<'v> Run<'v> {
     fn prefetch(&self, header: &Header) {
         const AHEAD: u64 = 8;
         if let Some(byte) = self.image.bytes.get((self.at.offset + AHEAD * header.frame_len()) as usize) {
-            crate::sys::prefetch(byte);
+            prefetch(byte);
         }
     }
 

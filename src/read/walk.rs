@@ -8,6 +8,7 @@ use crate::format::walk::{Image, Loss, Position};
 use crate::segment::offsets::Place;
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
+use crate::sys::prefetch;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -82,6 +83,20 @@ fn run_at(segment: &Segment, end: Position, at: Position, end_seq: u64) -> Optio
     Some(Run::new(segment.image_at_hand(at.offset, end.offset)?, at, end_seq.min(end.seq)))
 }
 
+/// Has the processor fetch the frame of `seq` from where it lies if all frames are of one size, while the index is asked where it is.
+#[inline(always)]
+fn prefetch_guess(segment: &Segment, end: Position, seq: u64) {
+    let Some(map) = segment.map.get() else {
+        return;
+    };
+    let (index, frames) = (seq.saturating_sub(segment.base_seq), end.seq.saturating_sub(segment.base_seq));
+    let span = end.offset.saturating_sub(segment.base_offset);
+    let guess = segment.base_offset + index.saturating_mul(span) / frames.max(1);
+    let header = map.bytes(end.offset).as_ptr().wrapping_add(guess as usize);
+    prefetch(header);
+    prefetch(header.wrapping_add(HEADER_LEN));
+}
+
 /// The frames from `seq` on, if they can be read without asking anybody.
 #[inline(always)]
 pub(super) fn run_from(slots: &Slots, next_seq: u64, seq: u64) -> Option<Run<'_>> {
@@ -91,8 +106,10 @@ pub(super) fn run_from(slots: &Slots, next_seq: u64, seq: u64) -> Option<Run<'_>
     let Slot::Segment { segment, end } = slots.list().get(slots.index_of(seq)?)? else {
         return None;
     };
+    let end = end_of(segment, *end, next_seq);
+    prefetch_guess(segment, end, seq);
     match segment.offsets.get(seq.checked_sub(segment.base_seq)?) {
-        Place::At(offset) => run_at(segment, end_of(segment, *end, next_seq), Position { seq, offset }, next_seq),
+        Place::At(offset) => run_at(segment, end, Position { seq, offset }, next_seq),
         Place::Gap | Place::Unknown => None,
     }
 }
