@@ -420,15 +420,15 @@ impl Appender {
         }
     }
 
-    /// Lets those append that the last sync woke, so that one sync serves them all: until there is as much to sync as last time, or
-    /// nothing more comes.
+    /// Lets those append that the last sync woke, so that one sync serves them all: until as many wait as last time, or nobody more
+    /// comes.
     fn gather(&self) {
+        const IDLE_MAX: u32 = 4;
         let expected = self.group.last_group();
-        let waiting = || (self.next_seq() - 1).saturating_sub(self.group.durable_seq());
-        let (mut before, mut idle) = (waiting(), 0);
-        while before < expected && idle < 4 {
+        let (mut before, mut idle) = (self.group.gathered(), 0);
+        while before < expected && idle < IDLE_MAX {
             std::thread::yield_now();
-            let now = waiting();
+            let now = self.group.gathered();
             idle = if now == before { idle + 1 } else { 0 };
             before = now;
         }

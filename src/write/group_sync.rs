@@ -13,7 +13,7 @@ use crate::format::manifest::Mark;
 use crate::sys::cache_line::CacheLine;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 /// What is called when an entry is durable, or never will be.
@@ -40,8 +40,10 @@ struct Shown {
     durable_seq: AtomicU64,
     /// Copy of `State::epoch`. A cut stores it before the durable seq that belongs to it.
     epoch: AtomicU64,
-    /// Entries that the last sync made durable.
-    last_group: AtomicU64,
+    /// Threads that wait for the sync in flight, or for the next one.
+    waiting: AtomicU32,
+    /// As many waited for the last sync that a leader made, itself included.
+    last_group: AtomicU32,
 }
 
 struct State {
@@ -146,8 +148,9 @@ impl Leadership<'_> {
 
 impl Drop for Leadership<'_> {
     fn drop(&mut self) {
-        self.group.state.lock().leading = false;
-        self.group.changed.raise();
+        let mut state = self.group.state.lock();
+        state.leading = false;
+        self.group.wake(state);
     }
 }
 
@@ -172,7 +175,8 @@ impl GroupSync {
             shown: CacheLine(Shown {
                 durable_seq: AtomicU64::new(durable_seq),
                 epoch: AtomicU64::new(0),
-                last_group: AtomicU64::new(0),
+                waiting: AtomicU32::new(0),
+                last_group: AtomicU32::new(0),
             }),
             writers_max,
             log,
@@ -267,6 +271,7 @@ impl GroupSync {
                     state.leading = true;
                     return Step::Lead(Leadership { group: self });
                 }
+                self.shown.waiting.fetch_add(1, Ordering::Release); // with the Acquire in gathered()
             }
             self.changed.wait(changes);
         }
@@ -301,22 +306,35 @@ impl GroupSync {
         state.syncs += 1;
         if let Some(leadership) = leadership {
             leadership.give_up_locked(&mut state);
+            let group = self.shown.waiting.load(Ordering::Acquire) + 1;
+            self.shown.last_group.store(group, Ordering::Release); // with the Acquire in last_group()
         }
         if state.epoch != epoch || mark.seq <= state.durable_seq {
-            self.changed.raise();
+            self.wake(state);
             return false;
         }
         state.mark = Some(mark);
-        self.shown.last_group.store(mark.seq - state.durable_seq, Ordering::Release); // with the Acquire in last_group()
         self.set_durable_locked(&mut state, mark.seq);
         let due = state.take_callbacks(..=mark.seq);
         self.settle(state, due, || Ok(()));
         true
     }
 
-    /// Entries that the last sync made durable.
-    pub(crate) fn last_group(&self) -> u64 {
+    /// How many threads the last leader synced for, itself included.
+    pub(crate) fn last_group(&self) -> u32 {
         self.shown.last_group.load(Ordering::Acquire)
+    }
+
+    /// How many threads wait, the caller included, which leads.
+    pub(crate) fn gathered(&self) -> u32 {
+        self.shown.waiting.load(Ordering::Acquire) + 1
+    }
+
+    /// Wakes all who wait, to look again.
+    fn wake(&self, state: MutexGuard<'_, State>) {
+        self.shown.waiting.store(0, Ordering::Release);
+        drop(state);
+        self.changed.raise();
     }
 
     /// What a salvaging open found was made durable: all up to `seq`, which ends at `mark`.
@@ -365,7 +383,7 @@ impl GroupSync {
         self.set_durable_locked(&mut state, resume - 1);
         let gone = state.take_callbacks(last_kept + 1..);
         let durable = state.take_callbacks(..);
-        self.changed.raise();
+        self.wake(state);
         CutCallbacks { gone, durable, resume }
     }
 
@@ -417,8 +435,7 @@ impl GroupSync {
 
     /// Wakes who waits, and calls what is due with no lock held.
     fn settle(&self, state: MutexGuard<'_, State>, due: Vec<Callback>, result: impl Fn() -> Result<()>) {
-        self.changed.raise();
-        drop(state);
+        self.wake(state);
         self.call(due, result);
     }
 
@@ -540,6 +557,36 @@ mod tests {
         drop(old);
         assert!(group.state.lock().cuts.is_empty());
         drop(new);
+    }
+
+    #[test]
+    fn a_claim_that_was_cut_is_not_taken_for_the_entry_that_has_its_seq_now() {
+        let group = group();
+        let _keeps_cuts = group.register();
+        group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
+        assert!(group.advance(1, mark(100), None));
+        assert!(matches!(group.wait(claim(60, 0)), Step::Done(Err(Error::Truncated { first_seq: 51 }))));
+        assert!(matches!(group.wait(claim(60, 1)), Step::Done(Ok(()))));
+        assert!(matches!(group.wait(claim(50, 0)), Step::Done(Ok(()))));
+    }
+
+    #[test]
+    fn a_group_is_those_who_wait_however_much_they_wait_for() {
+        let group = std::sync::Arc::new(group());
+        let Step::Lead(leadership) = group.wait(claim(1_000_000, 0)) else { panic!("nobody else leads") };
+        let follower = {
+            let group = std::sync::Arc::clone(&group);
+            std::thread::spawn(move || matches!(group.wait(claim(1, 0)), Step::Done(Ok(()))))
+        };
+        while group.gathered() < 2 {
+            std::thread::yield_now();
+        }
+        assert!(group.advance(0, mark(1_000_000), Some(leadership)));
+        assert!(follower.join().unwrap());
+        assert_eq!((group.last_group(), group.gathered()), (2, 1), "those who were served wait no more");
+        let Step::Lead(leadership) = group.wait(claim(3_000_000, 0)) else { panic!("nobody else leads") };
+        assert!(group.advance(0, mark(3_000_000), Some(leadership)));
+        assert_eq!(group.last_group(), 1);
     }
 
     #[test]

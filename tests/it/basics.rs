@@ -164,3 +164,38 @@ fn the_room_that_a_crash_leaves_unused_is_given_back_and_not_counted() {
     assert_eq!(segments[0].path.metadata().unwrap().len(), 4096);
     check(&copied, 1..11);
 }
+
+#[test]
+fn segments_of_an_earlier_run_read_the_same_in_every_way() {
+    // Several chunks of 256 KiB to a segment, and frames across their borders: each chunk is brought in when somebody comes to it.
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Manual);
+    let payload = |seq: u64| vec![seq as u8; (seq * 7919 % 3001) as usize];
+    const LAST: u64 = 2000;
+    let log = options.clone().open(dir.path()).unwrap();
+    (1..=LAST).for_each(|seq| assert_eq!(log.append(&payload(seq)).unwrap(), seq));
+    let check = |log: &Log| {
+        let view = log.view();
+        let is = |entry: maplog::Result<maplog::Entry<'_>>, seq| {
+            let entry = entry.unwrap();
+            assert!(entry.seq() == seq && entry.payload() == payload(seq), "seq {seq}");
+        };
+        for seq in (1..=LAST).map(|n| n * 1237 % LAST + 1) {
+            is(Ok(view.get(seq).unwrap().unwrap()), seq);
+        }
+        let mut ends = view.iter();
+        for seq in 1..=LAST / 2 {
+            is(ends.next().unwrap(), seq);
+            is(ends.next_back().unwrap(), LAST + 1 - seq);
+        }
+        assert!(ends.next().is_none() && ends.next_back().is_none());
+        (1..=LAST).zip(view.iter()).for_each(|(seq, entry)| is(entry, seq));
+        (1..=LAST).rev().zip(view.iter().rev()).for_each(|(seq, entry)| is(entry, seq));
+        let mut some = view.iter();
+        some.by_ref().take(100).for_each(drop);
+        assert_eq!(some.size_hint(), (1, Some(1900)));
+    };
+    check(&log);
+    log.close().unwrap();
+    check(&options.clone().open(dir.path()).unwrap());
+}

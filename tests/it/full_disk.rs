@@ -301,9 +301,9 @@ fn an_entry_that_cannot_be_written_is_not_appended_and_does_no_harm() {
 
 #[test]
 fn a_disk_that_is_full_while_a_file_in_use_grows_keeps_what_it_holds() {
-    // Zeros are written 64 KiB at a time; a file in use grows by a MiB, after a start of 256 KiB or more.
-    let options = Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Manual);
-    for nth in [0, 1, 4, 5, 20, 65, 66] {
+    // Zeros are written 64 KiB at a time; a file in use grows by 4 MiB, after a start of 256 KiB or more.
+    let options = Options::new().segment_size(10 << 20).sync_policy(SyncPolicy::Manual);
+    for nth in [0, 1, 4, 5, 20, 65, 66, 70, 135, 161, 162] {
         let dir = tempfile::tempdir().unwrap();
         let watched = seam::watch(dir.path());
         let log = options.clone().open(dir.path()).unwrap();

@@ -4,7 +4,7 @@ use crate::floors::{self, Check, Segment};
 use crate::machine::pinned;
 use crate::ours;
 use crate::rounds::{Promise, Slice, Subject};
-use crate::works::{Work, GETS, SEGMENT};
+use crate::works::{payload, xorshift, Work, GETS, SEGMENT};
 use anyhow::{ensure, Context, Result};
 use maplog::{Log, SyncPolicy};
 use memmap2::Mmap;
@@ -31,22 +31,6 @@ pub fn subjects(work: Work) -> Vec<Subject> {
     match work {
         Work::OpenKilled { .. } => vec![ours],
         _ => vec![floor, ours],
-    }
-}
-
-/// Bytes that look random, the same in every run.
-pub fn payload(size: usize) -> Vec<u8> {
-    let mut next = xorshift();
-    (0..size).map(|_| next() as u8).collect()
-}
-
-fn xorshift() -> impl FnMut() -> u64 {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
     }
 }
 

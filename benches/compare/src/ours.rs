@@ -111,7 +111,7 @@ pub fn sustained(dir: &Path, payload: &[u8], bytes: u64, segment_len: u64) -> Re
 /// What a process that is killed did before: appends `synced` and then `unsynced` bytes of payload, of which it syncs the first.
 pub fn write_and_abort(dir: &Path, size: usize, synced: u64, unsynced: u64, segment_len: u64) -> Result<()> {
     let log = Options::new().sync_policy(SyncPolicy::Manual).segment_size(segment_len).open(dir)?;
-    let payload = crate::contest::payload(size);
+    let payload = crate::works::payload(size);
     for _ in 0..synced / size as u64 {
         log.append(&payload)?;
     }

@@ -39,6 +39,23 @@ pub const SEGMENT: u64 = 64 * MIB;
 /// How often a random read is made in one round.
 pub const GETS: usize = 200_000;
 
+/// Numbers that look random, the same in every run.
+pub fn xorshift() -> impl FnMut() -> u64 {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+/// Bytes that look random, the same in every run.
+pub fn payload(size: usize) -> Vec<u8> {
+    let mut next = xorshift();
+    (0..size).map(|_| next() as u8).collect()
+}
+
 impl Work {
     pub fn unit(self) -> &'static str {
         match self {

@@ -18,7 +18,7 @@ mod wal_db;
 
 use crate::machine::pinned;
 use crate::rounds::{Promise, Subject};
-use crate::works::{Work, SEGMENT};
+use crate::works::{payload, xorshift, Work, SEGMENT};
 use anyhow::{bail, ensure, Context, Result};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -256,22 +256,6 @@ fn subject<P: Peer>(work: Work) -> Subject {
         }
         Work::OpenKilled { .. } | Work::Reread { .. } | Work::GetOwn { .. } => unsupported::<P, _>(),
     })
-}
-
-/// Numbers that look random, the same in every run.
-fn xorshift() -> impl FnMut() -> u64 {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    }
-}
-
-fn payload(size: usize) -> Vec<u8> {
-    let mut next = xorshift();
-    (0..size).map(|_| next() as u8).collect()
 }
 
 fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
