@@ -247,8 +247,8 @@ impl Writer {
     pub(crate) fn prefetch(&self, len: u64) {
         /// Far enough to arrive in time, near enough to be there still.
         const AHEAD: u64 = 2048;
-        /// Longer stores are found out by the processor itself.
-        const MAX: u64 = 512;
+        /// Longer stores are found out by the processor itself. (Half of the lines are worse than none: it finds out nothing then.)
+        const MAX: u64 = 2048;
         let start = self.map.raw.at(0).wrapping_add((self.published + AHEAD) as usize);
         let mut line = 0;
         while line < len.min(MAX) {
