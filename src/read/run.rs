@@ -1,4 +1,4 @@
-//! The fast lane of an iterator.
+//! The fast lane of an iterator, and of a lookup.
 
 use super::entry::Entry;
 use crate::format::frame::Header;
@@ -40,13 +40,16 @@ impl<'v> Run<'v> {
         if self.at.seq >= self.end_seq {
             return None;
         }
-        let header = self.image.frame(self.at).ok()?;
+        let (header, entry) = plain_entry(&self.image, self.at)?;
         self.prefetch(&header);
-        if header.is_compressed() {
-            return None;
-        }
-        let entry = Entry::borrowed(&header, self.image.stored(self.at, &header));
         self.at = self.at.after(&header);
         Some(entry)
     }
+}
+
+/// The entry of the frame at `at` with its header, if it is valid, whole and not compressed.
+#[inline(always)]
+pub(super) fn plain_entry<'v>(image: &Image<'v>, at: Position) -> Option<(Header, Entry<'v>)> {
+    let header = image.frame(at).ok().filter(|header| !header.is_compressed())?;
+    Some((header, Entry::borrowed(&header, image.stored(at, &header))))
 }

@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, PinnedEntry};
 use super::iter::Iter;
+use super::run::plain_entry;
 use super::walk::{self, OnDamage, Walk};
 use crate::error::{Error, Result};
 use crate::segment::set::Slots;
@@ -73,12 +74,19 @@ impl View {
     /// # Errors
     /// [`Error::Damaged`] if the entry is not what was appended, [`Error::Io`] if it cannot be read, [`Error::Closed`] if the view
     /// was taken after the log was closed.
+    #[inline]
     pub fn get(&self, seq: u64) -> Result<Option<Entry<'_>>> {
         self.check_open()?;
-        match walk::run_from(&self.slots, self.next_seq, seq).and_then(|mut run| run.next()) {
-            Some(entry) => Ok(Some(entry)),
-            None => walk::find(&self.slots, self.next_seq, seq)?.map(|found| Entry::new(&found)).transpose(),
+        let at_hand = walk::find_at_hand(&self.slots, self.next_seq, seq);
+        match at_hand.and_then(|(image, at)| plain_entry(&image, at)) {
+            Some((_, entry)) => Ok(Some(entry)),
+            None => self.find(seq),
         }
+    }
+
+    #[inline(never)]
+    fn find(&self, seq: u64) -> Result<Option<Entry<'_>>> {
+        walk::find(&self.slots, self.next_seq, seq)?.map(|found| Entry::new(&found)).transpose()
     }
 
     /// As [`get`](Self::get), for an entry that keeps its segment alive by itself.

@@ -8,7 +8,6 @@ use crate::format::walk::{Image, Loss, Position};
 use crate::segment::offsets::Place;
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
-use crate::sys::prefetch;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -77,29 +76,9 @@ fn loss_at(segment: &Segment, end: Position, at: Position, kind: DamageKind) -> 
     Ok(segment.image(end.offset)?.loss(at, kind, end))
 }
 
-/// The frames of `segment`, which end at `end`, from `at` on and below `end_seq`.
+/// Where the frame with `seq` is, if that is known and it can be read without asking anybody.
 #[inline(always)]
-fn run_at(segment: &Segment, end: Position, at: Position, end_seq: u64) -> Option<Run<'_>> {
-    Some(Run::new(segment.image_at_hand(at.offset, end.offset)?, at, end_seq.min(end.seq)))
-}
-
-/// Has the processor fetch the frame of `seq` from where it lies if all frames are of one size, while the index is asked where it is.
-#[inline(always)]
-fn prefetch_guess(segment: &Segment, end: Position, seq: u64) {
-    let Some(map) = segment.map.get() else {
-        return;
-    };
-    let (index, frames) = (seq.saturating_sub(segment.base_seq), end.seq.saturating_sub(segment.base_seq));
-    let span = end.offset.saturating_sub(segment.base_offset);
-    let guess = segment.base_offset + index.saturating_mul(span) / frames.max(1);
-    let header = map.bytes(end.offset).as_ptr().wrapping_add(guess as usize);
-    prefetch(header);
-    prefetch(header.wrapping_add(HEADER_LEN));
-}
-
-/// The frames from `seq` on, if they can be read without asking anybody.
-#[inline(always)]
-pub(super) fn run_from(slots: &Slots, next_seq: u64, seq: u64) -> Option<Run<'_>> {
+pub(super) fn find_at_hand(slots: &Slots, next_seq: u64, seq: u64) -> Option<(Image<'_>, Position)> {
     if !(slots.first_seq..next_seq).contains(&seq) {
         return None;
     }
@@ -107,9 +86,8 @@ pub(super) fn run_from(slots: &Slots, next_seq: u64, seq: u64) -> Option<Run<'_>
         return None;
     };
     let end = end_of(segment, *end, next_seq);
-    prefetch_guess(segment, end, seq);
     match segment.offsets.get(seq.checked_sub(segment.base_seq)?) {
-        Place::At(offset) => run_at(segment, end, Position { seq, offset }, next_seq),
+        Place::At(offset) => Some((segment.image_at_hand(offset, end.offset)?, Position { seq, offset })),
         Place::Gap | Place::Unknown => None,
     }
 }
@@ -226,7 +204,8 @@ impl Walk {
         let Slot::Segment { segment, end } = slots.list().get(index)? else {
             return None;
         };
-        run_at(segment, end_of(segment, *end, next_seq), at, self.seqs.end)
+        let end = end_of(segment, *end, next_seq);
+        Some(Run::new(segment.image_at_hand(at.offset, end.offset)?, at, end.seq.min(self.seqs.end)))
     }
 
     /// Goes on at `at`, up to where a [`run`](Self::run) of the last step has come.

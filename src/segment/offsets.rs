@@ -1,7 +1,8 @@
 //! Where the frames of a segment start: a list that readers extend as far as they have walked, and read without a lock.
 //!
-//! It grows by chunks, each twice as long as the one before, so that nothing is ever moved: 4 bytes a frame, and none for a segment in
-//! which nobody looked up a seq.
+//! Frames that are all of one length need no list: it begins with the first frame that does not lie where they would have it. It grows
+//! by chunks, each twice as long as the one before, so that nothing is ever moved: 4 bytes a frame, and none for a segment in which
+//! nobody looked up a seq.
 
 use crate::format::frame::ALIGN;
 use parking_lot::{Mutex, MutexGuard};
@@ -18,9 +19,14 @@ const GAP: u32 = u32::MAX;
 /// The offsets of a segment's frames, in the order of their seqs.
 #[derive(Debug, Default)]
 pub(crate) struct Offsets {
-    /// Offsets in units of [`ALIGN`] bytes. Those below `known` are final.
+    /// How many leading frames lie at equal distances: final once a frame behind them is known.
+    even: AtomicU64,
+    /// Where the first of them starts and how far it is to the next, in units of [`ALIGN`] bytes. Stored before `even` counts on them.
+    first: AtomicU32,
+    distance: AtomicU32,
+    /// Offsets of the frames behind those, in units of [`ALIGN`] bytes.
     chunks: [OnceLock<Box<[AtomicU32]>>; CHUNKS],
-    /// How many are known. Raised with Release, after they were stored; loaded with Acquire.
+    /// How many frames' places are known, and final. Raised with Release, after all else was stored; loaded with Acquire.
     known: AtomicU64,
     /// Held by the one that extends the list.
     extending: Mutex<()>,
@@ -49,11 +55,23 @@ impl Offsets {
         if index >= self.known.load(Ordering::Acquire) {
             return Place::Unknown; // with the Release in Extension::push
         }
-        let (chunk, at) = locate(index);
+        // It may count more frames than were known just now; this one it counts, or does not, for good.
+        let even = self.even.load(Ordering::Relaxed);
+        if index < even {
+            return Place::At(self.even_place(index) * ALIGN);
+        }
+        let (chunk, at) = locate(index - even);
         match self.chunks[chunk].get().map(|chunk| chunk[at].load(Ordering::Relaxed)) {
             Some(GAP) | None => Place::Gap,
             Some(offset) => Place::At(u64::from(offset) * ALIGN),
         }
+    }
+
+    /// Where the frame with this index starts if it lies as the leading ones do, in units of [`ALIGN`] bytes.
+    #[inline(always)]
+    fn even_place(&self, index: u64) -> u64 {
+        let (first, distance) = (self.first.load(Ordering::Relaxed), self.distance.load(Ordering::Relaxed));
+        u64::from(first) + u64::from(distance) * index
     }
 
     /// The list, to extend it: once who is at it has finished.
@@ -82,15 +100,33 @@ impl Extension<'_> {
 
     /// False if no segment of ours holds so many frames: they are found by walking, each time.
     fn push(&mut self, units: u32) -> bool {
-        let (number, at) = locate(self.known);
-        let Some(chunk) = self.offsets.chunks.get(number) else {
-            return false;
-        };
-        let chunk = chunk.get_or_init(|| (0..FIRST_CHUNK << number).map(|_| AtomicU32::new(GAP)).collect());
-        chunk[at].store(units, Ordering::Relaxed);
+        let Offsets { even, chunks, known, .. } = self.offsets;
+        let even_count = even.load(Ordering::Relaxed);
+        if self.known == even_count && self.lies_evenly(units) {
+            even.store(even_count + 1, Ordering::Relaxed);
+        } else {
+            let (number, at) = locate(self.known - even_count);
+            let Some(chunk) = chunks.get(number) else {
+                return false;
+            };
+            let chunk = chunk.get_or_init(|| (0..FIRST_CHUNK << number).map(|_| AtomicU32::new(GAP)).collect());
+            chunk[at].store(units, Ordering::Relaxed);
+        }
         self.known += 1;
-        self.offsets.known.store(self.known, Ordering::Release); // with the Acquire in get()
+        known.store(self.known, Ordering::Release); // with the Acquire in get()
         true
+    }
+
+    /// Whether the next frame, which starts at `units`, lies as those before it do. The first two say how.
+    fn lies_evenly(&self, units: u32) -> bool {
+        let Offsets { first, distance, .. } = self.offsets;
+        match self.known {
+            _ if units == GAP => return false,
+            0 => first.store(units, Ordering::Relaxed),
+            1 => distance.store(units - first.load(Ordering::Relaxed), Ordering::Relaxed),
+            _ => {}
+        }
+        self.offsets.even_place(self.known) == u64::from(units)
     }
 }
 
@@ -132,5 +168,42 @@ mod tests {
         assert_eq!(offsets.get(4096), Place::At(offset(4096)));
         assert_eq!(offsets.get(1007), Place::Gap);
         assert_eq!(offsets.get(5000), Place::Unknown);
+    }
+
+    #[test]
+    fn frames_of_one_length_need_no_list() {
+        let offsets = Offsets::default();
+        let mut extension = offsets.extend();
+        let even = |index| 128 + index * 160;
+        (0..1000).for_each(|index| extension.found(index, even(index)));
+        assert!(offsets.chunks[0].get().is_none());
+        assert_eq!(offsets.get(999), Place::At(even(999)));
+        let uneven = |index| even(index) + 8;
+        (1001..5000).for_each(|index| extension.found(index, uneven(index)));
+        assert_eq!(offsets.get(999), Place::At(even(999)));
+        assert_eq!(offsets.get(1000), Place::Gap);
+        assert_eq!(offsets.get(1001), Place::At(uneven(1001)));
+        assert_eq!(offsets.get(4999), Place::At(uneven(4999)));
+        assert_eq!(extension.nearest(1000), Some((999, even(999))));
+    }
+
+    #[test]
+    fn a_list_begins_wherever_frames_stop_to_lie_evenly() {
+        for places in [&[0, 8, 16][..], &[0, 8, 24], &[0, 16, 24], &[16, 24, 40]] {
+            for lost in 0..=places.len() {
+                let offsets = Offsets::default();
+                let mut extension = offsets.extend();
+                let is_known = |index: &usize| *index != lost;
+                (0..places.len()).filter(is_known).for_each(|index| extension.found(index as u64, places[index]));
+                for index in 0..places.len() {
+                    let expected = match index {
+                        _ if index != lost => Place::At(places[index]),
+                        _ if lost + 1 < places.len() => Place::Gap,
+                        _ => Place::Unknown,
+                    };
+                    assert_eq!(offsets.get(index as u64), expected, "{places:?}, {index} of them, {lost} is lost");
+                }
+            }
+        }
     }
 }

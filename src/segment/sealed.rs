@@ -68,13 +68,13 @@ impl Segment {
     }
 
     /// The bytes up to `end`, or as far as those from `start` on can be read at once; None if the segment is not mapped.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn image_at_hand(&self, start: u64, end: u64) -> Option<Image<'_>> {
         let map = self.map.get()?;
         Some(self.image_of(map.bytes(map.touched_to(start).min(end))))
     }
 
-    #[inline]
+    #[inline(always)]
     fn image_of<'i>(&self, bytes: &'i [u8]) -> Image<'i> {
         let trusted_from = match self.written_by {
             WrittenBy::ThisRun => 0,
