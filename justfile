@@ -32,6 +32,10 @@ msrv:
 deny:
     ci/deny.sh
 
+# What each piece costs (criterion): `append` runs those with that in their names, `--quick` all in seconds.
+bench *ARGS:
+    cargo bench --features __testing -- {{ ARGS }}
+
 # Instructions of one append, one step of an iterator, one lookup: free of the machine's noise (valgrind).
 instructions *WORKS:
     ci/instructions.sh {{ WORKS }}
