@@ -4,7 +4,7 @@
 default:
     @just --list
 
-# The one gate: format, build, clippy, tests, docs.
+# The one gate: format, build, clippy, tests, benches once, docs.
 check:
     ci/check.sh
 
