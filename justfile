@@ -4,7 +4,7 @@
 default:
     @just --list
 
-# The one gate: format, build, clippy, tests, docs.
+# The one gate: format, build, clippy, tests, benches once, docs.
 check:
     ci/check.sh
 
@@ -31,6 +31,10 @@ msrv:
 # Licences, sources and advisories of the dependencies.
 deny:
     ci/deny.sh
+
+# What each piece costs (criterion): `append` runs those with that in their names, `--quick` all in seconds.
+bench *ARGS:
+    cargo bench --features __testing -- {{ ARGS }}
 
 # Instructions of one append, one step of an iterator, one lookup: free of the machine's noise (valgrind).
 instructions *WORKS:

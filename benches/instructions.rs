@@ -6,11 +6,10 @@ use std::error::Error;
 use std::hint::black_box;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut args = std::env::args().skip(1);
-    let (Some(work), Some(count)) = (args.next(), args.next()) else {
+    let mut args = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")); // cargo's, and the other benches'
+    let (Some(work), Some(Ok(count))) = (args.next(), args.next().map(|count| count.parse::<u64>())) else {
         return Ok(()); // `cargo bench` runs every bench, and this one is nothing without valgrind
     };
-    let count: u64 = count.parse()?;
     let dir = tempfile::tempdir()?;
     let open = || Options::new().sync_policy(SyncPolicy::Manual).segment_size(4 << 20).open(dir.path());
     let log = open()?;

@@ -13,5 +13,7 @@ step format cargo fmt --all -- --check
 step plain cargo clippy --locked --lib --examples -- -D warnings
 step clippy cargo clippy --locked --all-targets --features __testing -- -D warnings
 step tests "${test_command[@]}"
+# Each once, to see that it runs: as tests they are neither optimised nor timed.
+step benches cargo test --locked --features __testing --benches
 step docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 finish

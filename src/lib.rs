@@ -50,10 +50,11 @@ pub use read::iter::{Iter, LogIter};
 pub use read::view::View;
 pub use recover::report::RecoveryReport;
 
-/// The seams that our own tests drive. No part of the public interface.
+/// The seams that our own tests and benches drive. No part of the public interface.
 #[cfg(feature = "__testing")]
 #[doc(hidden)]
 pub mod testing {
+    pub use crate::format::frame::testing::{decode_frame, encode_frame};
     pub use crate::sys::clock::testing::set_clock_ms;
     pub use crate::sys::hook::{observe, Observer, ObserverGuard, Op};
 }

@@ -67,7 +67,7 @@ impl Seed {
         u64::from(low ^ self.0) << 32 | u64::from(low)
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "__testing"))]
     pub(super) const fn of_tests() -> Self {
         Seed(0x1234_5678)
     }
@@ -280,6 +280,40 @@ pub(crate) fn decompress(stored: &[u8]) -> Result<Vec<u8>, DamageKind> {
     match lz4_flex::block::decompress_into(block, &mut payload) {
         Ok(len) if len == payload.len() => Ok(payload),
         _ => Err(DamageKind::Compression),
+    }
+}
+
+/// Whole frames, for our own benches: each at the start of its segment.
+#[cfg(feature = "__testing")]
+pub(crate) mod testing {
+    use super::*;
+
+    const SEED: Seed = Seed::of_tests();
+
+    /// Stores the frame of an entry at the start of `image`, which has room for it; its length in bytes.
+    pub fn encode_frame(seq: u64, payload: &[u8], image: &mut [u8]) -> usize {
+        let header = Header {
+            seq,
+            stored_len: payload.len() as u32,
+            witness_distance: NO_WITNESS,
+            payload_crc: crc::crc32c(payload),
+            timestamp_ms: 0,
+            flags: FLAG_FIRST | FLAG_LAST,
+        };
+        let frame_len = header.frame_len() as usize;
+        let (head, body) = image[..frame_len].split_at_mut(HEADER_LEN);
+        head.copy_from_slice(&header.encode(SEED, 0));
+        let (stored, padding) = body.split_at_mut(payload.len());
+        stored.copy_from_slice(payload);
+        padding.fill(0);
+        frame_len
+    }
+
+    /// The payload of the frame at the start of `image`, of which every byte is checked.
+    pub fn decode_frame(image: &[u8]) -> Result<&[u8], DamageKind> {
+        let header = Header::decode(image, SEED, 0)?;
+        header.check_body(image, 0)?;
+        Ok(header.stored(image, 0))
     }
 }
 
