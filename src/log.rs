@@ -119,8 +119,8 @@ impl Log {
     /// # Errors
     /// [`Error::EntryTooLarge`], [`Error::NoSpace`], [`Error::Closed`]: nothing was appended. [`Error::Io`] from the sync and
     /// [`Error::Poisoned`]: nobody can say whether the entry is durable; open the log again to find out. [`Error::Io`] from making
-    /// a segment file, or from writing the entry: nothing was appended, and the next append tries again. [`Error::Truncated`]: another thread cut the entry
-    /// away before it was durable.
+    /// a segment file, or from writing the entry: nothing was appended, and the next append tries again. [`Error::Truncated`]:
+    /// another thread cut the entry away before it was durable.
     ///
     /// # Panics
     /// In an `on_durable` callback of this log, if the policy may have it wait.

@@ -67,7 +67,7 @@ pub(super) fn segments(appender: &Appender) -> Vec<SegmentInfo> {
                 first_seq: segment.base_seq,
                 next_seq: end.map_or(next_seq, |end| end.seq),
                 bytes_used: end.map_or_else(|| segment.extent.published(), |end| end.offset),
-                bytes_allocated: segment.extent.capacity(),
+                bytes_allocated: segment.bytes_allocated(),
                 pinned: is_seen_in_whole || Arc::strong_count(segment) > own_owners,
             })
         }

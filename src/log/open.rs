@@ -32,6 +32,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     let paths = Paths::new(dir);
@@ -39,8 +40,9 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     let lock = DirLock::acquire(&paths.lock)?;
     let (lease, alone) = ReadersLease::acquire(&paths.readers)?;
     let health = Arc::new(Health::default());
+    let started = Instant::now();
 
-    let (mut manifest, recovered) = match manifest::find(&paths.manifest)? {
+    let (mut manifest, mut recovered) = match manifest::find(&paths.manifest)? {
         None => {
             let manifest = create(&paths, &health)?;
             let recovered = recover::recover(options, &paths, manifest.current(), &lease, alone)?;
@@ -64,6 +66,7 @@ pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
         recovered.plan.carry_out(&paths, &mut manifest)?;
         (None, all_durable)
     };
+    recovered.report.duration = started.elapsed();
 
     let blueprint = Blueprint {
         paths: paths.clone(),

@@ -27,7 +27,7 @@ pub struct RecoveryReport {
     pub losses: Vec<Damage>,
     /// What an operator should know: foreign files, a repaired manifest slot.
     pub notes: Vec<String>,
-    /// How long recovery took.
+    /// How long it took, writing and syncing included.
     pub duration: Duration,
 }
 

@@ -41,6 +41,14 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// Bytes that the file takes on the disk.
+    pub(crate) fn bytes_allocated(&self) -> u64 {
+        match self.written_by {
+            WrittenBy::ThisRun => self.extent.capacity(),
+            WrittenBy::EarlierRun { .. } => self.mapped_len,
+        }
+    }
+
     /// The mapping, made now if it is not there yet.
     #[inline]
     pub(crate) fn map(&self) -> Result<&ReadMap> {

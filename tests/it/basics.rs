@@ -166,6 +166,19 @@ fn the_room_that_a_crash_leaves_unused_is_given_back_and_not_counted() {
 }
 
 #[test]
+fn a_reopened_log_says_how_much_disk_its_last_segment_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Manual);
+    let log = options.clone().open(dir.path()).unwrap();
+    fill(&log, 1..11);
+    log.close().unwrap();
+    let log = options.open(dir.path()).unwrap();
+    let segment = log.segments().remove(0);
+    assert_eq!(segment.bytes_allocated, segment.path.metadata().unwrap().len());
+    assert!(segment.bytes_used < 4096 && segment.bytes_allocated > 4096, "{segment:?}");
+}
+
+#[test]
 fn segments_of_an_earlier_run_read_the_same_in_every_way() {
     // Several chunks of 256 KiB to a segment, and frames across their borders: each chunk is brought in when somebody comes to it.
     let dir = tempfile::tempdir().unwrap();
