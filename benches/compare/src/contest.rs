@@ -1,23 +1,30 @@
 //! maplog and the floor at each work, as subjects.
 
+use crate::child;
+use crate::clock::{ms, ns, per_second};
 use crate::floors::{self, Check, Segment};
-use crate::machine::pinned;
+use crate::machine::{self, pinned};
 use crate::ours;
-use crate::rounds::{Promise, Slice, Subject};
+use crate::rounds::{once, Kept, Promise, Slice, Subject};
+use crate::tails::{Latencies, Unwatched, Watch};
 use crate::works::{payload, xorshift, Work, GETS, SEGMENT};
 use anyhow::{ensure, Context, Result};
 use maplog::{Log, SyncPolicy};
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::rc::Rc;
 use std::time::Duration;
-use tempfile::TempDir;
 
 /// Bytes that are not synced when a process is killed.
 const UNSYNCED: u64 = 16 << 20;
 
+/// The floor's segments in a sustained work: as many as a log has that keeps four.
+const RING: usize = 6;
+
 pub const FLOOR: &str = "floor";
 pub const OURS: &str = "maplog";
+/// maplog with a tenth of the work's bytes.
+pub const TENTH: &str = "with a tenth";
 
 /// The floor, where a work has one, and maplog.
 pub fn subjects(work: Work) -> Vec<Subject> {
@@ -25,13 +32,43 @@ pub fn subjects(work: Work) -> Vec<Subject> {
         Work::Durable { .. } | Work::Group { .. } => Promise::Durable,
         _ => Promise::PageCache,
     };
-    let (mut floors_log, mut our_log) = (None, None);
+    let (mut floors_log, mut our_log) = (Kept::default(), Kept::default());
     let floor = Subject::sliced(FLOOR, promise, move |dir| floor(work, dir, &mut floors_log));
     let ours = Subject::sliced(OURS, promise, move |dir| ours(work, dir, &mut our_log));
     match work {
-        Work::OpenKilled { .. } => vec![ours],
+        Work::OpenKilled { .. } | Work::Memory { .. } | Work::Counters { .. } => vec![ours],
+        Work::OpenSegments { size, bytes } => {
+            let (work, mut log) = (Work::OpenSegments { size, bytes: bytes / 10 }, Kept::default());
+            vec![Subject::sliced(TENTH, promise, move |dir| self::ours(work, dir, &mut log)), ours]
+        }
         _ => vec![floor, ours],
     }
+}
+
+/// As [`subjects`], for the times of single appends.
+pub fn latencies(work: Work) -> Vec<Subject<Latencies>> {
+    let floor = Subject::new(FLOOR, Promise::PageCache, move |dir| {
+        let run = floor_sustained(work, dir, Latencies::default())?;
+        Ok(once(move || Ok(run()?.1)))
+    });
+    let ours = Subject::new(OURS, Promise::PageCache, move |dir| {
+        let run = our_sustained(work, dir, Latencies::default())?;
+        Ok(once(move || Ok(run()?.1)))
+    });
+    vec![floor, ours]
+}
+
+/// The floor's sustained work; what it took, and what was seen of it.
+fn floor_sustained<W: Watch>(work: Work, dir: &Path, mut watch: W) -> Result<impl FnOnce() -> Result<(Duration, W)>> {
+    let (ring, payload) = (floors::make_ring(dir, SEGMENT, RING)?, payload(work.size()));
+    Ok(move || Ok((floors::sustained(ring, &payload, work.bytes(), &mut watch)?, watch)))
+}
+
+/// As [`floor_sustained`], of maplog.
+fn our_sustained<W: Watch>(work: Work, dir: &Path, mut watch: W) -> Result<impl FnOnce() -> Result<(Duration, W)>> {
+    let payload = payload(work.size());
+    let log = ours::open_recycling(dir, &payload, SEGMENT)?;
+    Ok(move || Ok((ours::sustained(&log, &payload, work.bytes(), SEGMENT, &mut watch)?, watch)))
 }
 
 fn picked_seqs(count: u64) -> Vec<u64> {
@@ -39,36 +76,15 @@ fn picked_seqs(count: u64) -> Vec<u64> {
     (0..GETS).map(|_| next() % count + 1).collect()
 }
 
-fn ns(elapsed: Duration, count: u64) -> f64 {
-    elapsed.as_nanos() as f64 / count as f64
+/// The files that the floor has written for all rounds.
+type FloorsLog = Kept<Vec<PathBuf>>;
+
+fn floors_log<'l>(log: &'l mut FloorsLog, dir: &Path, work: Work) -> Result<&'l [PathBuf]> {
+    let write = |dir: &Path| floors::write_log(dir, &payload(work.size()), work.bytes(), SEGMENT);
+    Ok(log.get(dir, write)?.1)
 }
 
-fn per_second(elapsed: Duration, count: u64) -> f64 {
-    count as f64 / elapsed.as_secs_f64()
-}
-
-/// A directory beside that of a round, for what all rounds read.
-fn beside(dir: &Path, name: &str) -> Result<TempDir> {
-    let parent = dir.parent().context("a directory beside the run's")?;
-    Ok(tempfile::Builder::new().prefix(name).tempdir_in(parent)?)
-}
-
-/// Files that the floor has written for all rounds, and how it reads them.
-struct FloorsLog {
-    _dir: TempDir,
-    paths: Vec<PathBuf>,
-}
-
-fn floors_log<'l>(log: &'l mut Option<FloorsLog>, dir: &Path, size: usize, bytes: u64) -> Result<&'l FloorsLog> {
-    if log.is_none() {
-        let dir = beside(dir, "floor-")?;
-        let paths = floors::write_log(dir.path(), &payload(size), bytes, SEGMENT)?;
-        *log = Some(FloorsLog { _dir: dir, paths });
-    }
-    log.as_ref().context("written above")
-}
-
-fn floor(work: Work, dir: &Path, log: &mut Option<FloorsLog>) -> Result<Slice> {
+fn floor(work: Work, dir: &Path, log: &mut FloorsLog) -> Result<Slice> {
     let payload = payload(work.size());
     let frame_len = floors::frame_len(work.size());
     let count = work.slice();
@@ -81,7 +97,7 @@ fn floor(work: Work, dir: &Path, log: &mut Option<FloorsLog>) -> Result<Slice> {
                 at += count as usize * frame_len;
                 Ok(match threads {
                     1 => ns(pinned(|| floors::append(place, &payload, count)), count),
-                    _ => ns(floors::append_by_mutex(place, &payload, threads, count), count),
+                    _ => ns(floors::append_by_mutex(place, &payload, threads, count)?, count),
                 })
             }))
         }
@@ -113,64 +129,61 @@ fn floor(work: Work, dir: &Path, log: &mut Option<FloorsLog>) -> Result<Slice> {
                 Ok(per_second(elapsed, count))
             }))
         }
-        Work::OpenClean { size, bytes } => {
-            let paths = floors_log(log, dir, size, bytes)?.paths.clone();
-            Ok(Box::new(move || Ok(floors::open(&paths)?.as_secs_f64() * 1e3)))
+        Work::OpenClean { .. } => {
+            let paths = floors_log(log, dir, work)?.to_owned();
+            Ok(Box::new(move || Ok(ms(floors::open(&paths)?))))
         }
-        Work::Replay { size, bytes } => {
-            let paths = floors_log(log, dir, size, bytes)?.paths.clone();
-            let count = bytes / size as u64;
+        Work::Replay { .. } => {
+            let paths = floors_log(log, dir, work)?.to_owned();
+            let count = work.entries();
             Ok(Box::new(move || Ok(ns(pinned(|| floors::replay(&paths, count, Check::Checksum))?, count))))
         }
-        Work::Reread { size, bytes } => {
-            let maps = read_maps(floors_log(log, dir, size, bytes)?)?;
-            let count = bytes / size as u64;
+        Work::Reread { .. } => {
+            let maps = read_maps(floors_log(log, dir, work)?)?;
+            let count = work.entries();
             Ok(Box::new(move || Ok(ns(pinned(|| floors::walk_maps(&maps, count))?, count))))
         }
-        Work::Get { size, bytes } | Work::GetOwn { size, bytes } => {
-            let maps = read_maps(floors_log(log, dir, size, bytes)?)?;
-            let count = bytes / size as u64;
+        Work::Get { .. } | Work::GetOwn { .. } => {
+            let maps = read_maps(floors_log(log, dir, work)?)?;
+            let count = work.entries();
             let (index, seqs) = (floors::index(&maps, count)?, picked_seqs(count));
             let check = if matches!(work, Work::Get { .. }) { Check::Checksum } else { Check::Nothing };
             floors::get(&maps, &index, &seqs, check)?; // to warm up
             Ok(Box::new(move || Ok(ns(pinned(|| floors::get(&maps, &index, &seqs, check))?, GETS as u64))))
         }
         Work::Sustained { bytes, .. } => {
-            let dir = dir.to_owned();
-            Ok(Box::new(move || Ok(per_second(floors::sustained(&dir, &payload, bytes, SEGMENT, 6)?, bytes) / 1e6)))
+            let run = floor_sustained(work, dir, Unwatched)?;
+            Ok(once(move || Ok(per_second(run()?.0, bytes) / 1e6)))
         }
-        Work::OpenKilled { .. } => anyhow::bail!("there is no floor for this"),
+        Work::OpenKilled { .. } | Work::OpenSegments { .. } | Work::Memory { .. } | Work::Counters { .. } => {
+            anyhow::bail!("there is no floor for this")
+        }
     }
 }
 
-fn read_maps(log: &FloorsLog) -> Result<Vec<Mmap>> {
-    log.paths.iter().map(|path| floors::read_map(path)).collect()
+fn read_maps(paths: &[PathBuf]) -> Result<Vec<Mmap>> {
+    paths.iter().map(|path| floors::read_map(path)).collect()
 }
 
-/// A log that all rounds of a work read.
-struct OurLog {
-    dir: TempDir,
-    /// Open, where the process that has written it reads it.
-    open: Option<std::rc::Rc<Log>>,
+/// The log that was written for all rounds; open, where the process that has written it reads it.
+type OurLog = Kept<Option<Rc<Log>>>;
+
+/// The directory of a closed log.
+fn our_log<'l>(log: &'l mut OurLog, dir: &Path, work: Work) -> Result<&'l Path> {
+    let write = |dir: &Path| {
+        ours::write_log(dir, &payload(work.size()), work.bytes(), SEGMENT)?.close()?;
+        Ok(None)
+    };
+    Ok(log.get(dir, write)?.0)
 }
 
-/// The log that was written in an earlier round, or a new one.
-fn our_log<'l>(log: &'l mut Option<OurLog>, dir: &Path, size: usize, bytes: u64, keep: bool) -> Result<&'l OurLog> {
-    if log.is_none() {
-        let dir = beside(dir, "maplog-")?;
-        let written = ours::write_log(dir.path(), &payload(size), bytes, SEGMENT)?;
-        let open = if keep {
-            Some(std::rc::Rc::new(written))
-        } else {
-            written.close()?;
-            None
-        };
-        *log = Some(OurLog { dir, open });
-    }
-    log.as_ref().context("written above")
+/// A log that is still open.
+fn our_open_log(log: &mut OurLog, dir: &Path, work: Work) -> Result<Rc<Log>> {
+    let write = |dir: &Path| Ok(Some(Rc::new(ours::write_log(dir, &payload(work.size()), work.bytes(), SEGMENT)?)));
+    log.get(dir, write)?.1.clone().context("an open log")
 }
 
-fn ours(work: Work, dir: &Path, log: &mut Option<OurLog>) -> Result<Slice> {
+fn ours(work: Work, dir: &Path, log: &mut OurLog) -> Result<Slice> {
     let payload = payload(work.size());
     let count = work.slice();
     match work {
@@ -198,60 +211,61 @@ fn ours(work: Work, dir: &Path, log: &mut Option<OurLog>) -> Result<Slice> {
             let log = ours::open_ready(dir, SyncPolicy::Immediate, SEGMENT)?;
             Ok(Box::new(move || Ok(per_second(ours::append_by(&log, &payload, threads, count)?, count))))
         }
-        Work::OpenClean { size, bytes } => {
-            let dir = our_log(log, dir, size, bytes, false)?.dir.path().to_owned();
-            Ok(Box::new(move || Ok(ours::open(&dir, SEGMENT)?.1.as_secs_f64() * 1e3)))
+        Work::OpenClean { .. } => {
+            let dir = our_log(log, dir, work)?.to_owned();
+            Ok(Box::new(move || Ok(ms(ours::open(&dir, SEGMENT)?.1))))
+        }
+        Work::OpenSegments { .. } => {
+            let dir = our_log(log, dir, work)?.to_owned();
+            Ok(Box::new(move || {
+                let (log, elapsed) = ours::open(&dir, SEGMENT)?;
+                Ok(ns(elapsed, log.segments().len() as u64) / 1e3)
+            }))
         }
         Work::OpenKilled { size, bytes } => {
-            let is_new = log.is_none();
-            let dir = match log {
-                Some(log) => log.dir.path(),
-                None => log.insert(OurLog { dir: beside(dir, "maplog-")?, open: None }).dir.path(),
-            };
-            // The base is written once; each kill leaves as much unsynced.
-            let synced = if is_new { bytes - UNSYNCED } else { 0 };
-            let status = Command::new(std::env::current_exe()?)
-                .arg("--write-and-abort")
-                .args([dir.as_os_str()])
-                .args([size.to_string(), synced.to_string(), UNSYNCED.to_string()])
-                .status()?;
-            ensure!(status.code().is_none(), "the process to be killed ended by itself: {status}");
-            let dir = dir.to_owned();
+            let write = |dir: &Path| child::abort_after(dir, size, bytes - UNSYNCED, 0).map(|()| None);
+            let dir = log.get(dir, write)?.0.to_owned();
+            child::abort_after(&dir, size, 0, UNSYNCED)?;
             Ok(Box::new(move || {
                 let (log, elapsed) = ours::open(&dir, SEGMENT)?;
                 ensure!(!log.recovery().clean, "there was nothing to recover");
                 log.close()?;
-                Ok(elapsed.as_secs_f64() * 1e3)
+                Ok(ms(elapsed))
             }))
         }
-        Work::Replay { size, bytes } => {
-            let dir = our_log(log, dir, size, bytes, false)?.dir.path().to_owned();
-            let count = bytes / size as u64;
+        Work::Replay { .. } => {
+            let dir = our_log(log, dir, work)?.to_owned();
+            let count = work.entries();
             Ok(Box::new(move || {
                 let (log, _) = ours::open(&dir, SEGMENT)?;
                 Ok(ns(pinned(|| ours::replay(&log, count))?, count))
             }))
         }
-        Work::Reread { size, bytes } => {
-            let log = our_log(log, dir, size, bytes, true)?.open.clone().context("an open log")?;
-            let count = bytes / size as u64;
+        Work::Reread { .. } => {
+            let log = our_open_log(log, dir, work)?;
+            let count = work.entries();
             Ok(Box::new(move || Ok(ns(pinned(|| ours::replay(&log, count))?, count))))
         }
-        Work::Get { size, bytes } => {
-            let (log, _) = ours::open(our_log(log, dir, size, bytes, false)?.dir.path(), SEGMENT)?;
-            let seqs = picked_seqs(bytes / size as u64);
-            ours::get(&log, &seqs)?; // to warm up
-            Ok(Box::new(move || Ok(ns(pinned(|| ours::get(&log, &seqs))?, GETS as u64))))
+        Work::Get { .. } => {
+            let (log, _) = ours::open(our_log(log, dir, work)?, SEGMENT)?;
+            gets(Rc::new(log), work)
         }
-        Work::GetOwn { size, bytes } => {
-            let log = our_log(log, dir, size, bytes, true)?.open.clone().context("an open log")?;
-            let seqs = picked_seqs(bytes / size as u64);
-            ours::get(&log, &seqs)?; // to warm up
-            Ok(Box::new(move || Ok(ns(pinned(|| ours::get(&log, &seqs))?, GETS as u64))))
-        }
+        Work::GetOwn { .. } => gets(our_open_log(log, dir, work)?, work),
         Work::Sustained { bytes, .. } => {
-            let dir = dir.to_owned();
-            Ok(Box::new(move || Ok(per_second(ours::sustained(&dir, &payload, bytes, SEGMENT)?, bytes) / 1e6)))
+            let run = our_sustained(work, dir, Unwatched)?;
+            Ok(once(move || Ok(per_second(run()?.0, bytes) / 1e6)))
         }
+        Work::Memory { .. } => {
+            let dir = our_log(log, dir, work)?.to_owned();
+            Ok(once(move || child::memory(&dir, SEGMENT)))
+        }
+        Work::Counters { .. } => Ok(once(machine::instructions_of_counters)),
     }
+}
+
+/// Random reads.
+fn gets(log: Rc<Log>, work: Work) -> Result<Slice> {
+    let seqs = picked_seqs(work.entries());
+    ours::get(&log, &seqs)?; // to warm up
+    Ok(Box::new(move || Ok(ns(pinned(|| ours::get(&log, &seqs))?, GETS as u64))))
 }

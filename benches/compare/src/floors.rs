@@ -3,6 +3,8 @@
 //! lock where one thread works, no index, no library code. A floor that gets slower makes a bar worthless, so each is printed beside
 //! a figure that it should be near.
 
+use crate::clock::timed_threads;
+use crate::tails::Watch;
 use anyhow::{ensure, Result};
 use memmap2::{Advice, MmapMut, MmapOptions};
 use parking_lot::{Condvar, Mutex};
@@ -10,7 +12,7 @@ use std::fs::File;
 use std::hint::black_box;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{mpsc, Barrier};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 const HEADER: usize = 32;
@@ -112,7 +114,7 @@ pub fn append_batches(map: &mut [u8], payloads: &[&[u8]], batches: u64) -> Durat
 }
 
 /// Appends `count` times from `threads` threads, by one mutex; checksums before it is taken.
-pub fn append_by_mutex(map: &mut [u8], payload: &[u8], threads: usize, count: u64) -> Duration {
+pub fn append_by_mutex(map: &mut [u8], payload: &[u8], threads: usize, count: u64) -> Result<Duration> {
     struct Cursor<'m> {
         map: &'m mut [u8],
         at: usize,
@@ -120,7 +122,7 @@ pub fn append_by_mutex(map: &mut [u8], payload: &[u8], threads: usize, count: u6
     }
     let cursor = Mutex::new(Cursor { map, at: 0, seq: 0 });
     let each = count / threads as u64;
-    timed_threads(threads, || {
+    let append = |_: &mut ()| {
         for _ in 0..each {
             let payload = black_box(payload);
             let crc = crc32c::crc32c(payload);
@@ -129,26 +131,9 @@ pub fn append_by_mutex(map: &mut [u8], payload: &[u8], threads: usize, count: u6
             *seq += 1;
             *at = put_frame(map, *at, *seq, payload, crc);
         }
-    })
-}
-
-/// Runs `work` in `threads` threads at once; the time from the first start to the last end. Each thread reads the clock itself: one
-/// that waits beside them may come to it late.
-pub fn timed_threads(threads: usize, work: impl Fn() + Sync) -> Duration {
-    let barrier = Barrier::new(threads);
-    let run = || {
-        barrier.wait();
-        let start = Instant::now();
-        work();
-        (start, Instant::now())
+        Ok(())
     };
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        let times: Vec<_> = running.into_iter().filter_map(|thread| thread.join().ok()).collect();
-        let first = times.iter().map(|(start, _)| *start).min();
-        let last = times.iter().map(|(_, end)| *end).max();
-        first.zip(last).map_or(Duration::ZERO, |(first, last)| last - first)
-    })
+    timed_threads(threads, |_| (), append)
 }
 
 /// One `pwrite` and `fdatasync`.
@@ -180,7 +165,7 @@ pub fn group_commit(map: &mut MmapMut, from: usize, payload: &[u8], threads: usi
     ));
     let synced = Condvar::new();
     let each = count / threads as u64;
-    let elapsed = timed_threads(threads, || {
+    let append = |_: &mut ()| {
         for _ in 0..each {
             let crc = crc32c::crc32c(payload);
             let mut guard = shared.lock();
@@ -206,9 +191,12 @@ pub fn group_commit(map: &mut MmapMut, from: usize, payload: &[u8], threads: usi
                     guard.0.durable_seq = seq;
                 }
                 synced.notify_all();
+                flushed?;
             }
         }
-    });
+        Ok(())
+    };
+    let elapsed = timed_threads(threads, |_| (), append)?;
     let durable_seq = shared.lock().0.durable_seq;
     ensure!(durable_seq == each * threads as u64, "{durable_seq} of {count} are durable");
     Ok(elapsed)
@@ -353,15 +341,21 @@ pub fn get(maps: &[memmap2::Mmap], index: &[u64], seqs: &[u64], check: Check) ->
     Ok(start.elapsed())
 }
 
-/// Appends `bytes` of payload to segments that are used again and again. Each full one goes to a second thread, which unmaps it,
-/// makes it durable and maps it again.
-pub fn sustained(dir: &Path, payload: &[u8], bytes: u64, segment_len: u64, ring: usize) -> Result<Duration> {
+/// Segments that are used again and again.
+pub fn make_ring(dir: &Path, segment_len: u64, count: usize) -> Result<Vec<Segment>> {
+    (0..count).map(|number| Segment::make(&dir.join(format!("ring-{number}")), segment_len, 64 << 10)).collect()
+}
+
+/// Appends `bytes` of payload to the segments of a ring. Each full one goes to a second thread, which unmaps it, makes it durable and
+/// maps it again. The append that finds its segment full waits for the next one.
+pub fn sustained(ring: Vec<Segment>, payload: &[u8], bytes: u64, watch: &mut impl Watch) -> Result<Duration> {
     let (to_sync, full) = mpsc::channel::<Segment>();
     let (to_fill, ready) = mpsc::channel::<Segment>();
-    for number in 0..ring {
-        let _ = to_fill.send(Segment::make(&dir.join(format!("ring-{number}")), segment_len, 64 << 10)?);
+    let segment_len = ring.first().map_or(0, |segment| segment.map.len());
+    for segment in ring {
+        let _ = to_fill.send(segment);
     }
-    let frames = segment_len / frame_len(payload.len()) as u64;
+    let frames = (segment_len / frame_len(payload.len())) as u64;
     let mut left = bytes / payload.len() as u64;
     std::thread::scope(|scope| {
         let syncer = scope.spawn(move || -> Result<()> {
@@ -375,16 +369,29 @@ pub fn sustained(dir: &Path, payload: &[u8], bytes: u64, segment_len: u64, ring:
         });
         let start = Instant::now();
         let mut seq = 0;
+        let mut append = |segment: &mut Segment, at| {
+            seq += 1;
+            let payload = black_box(payload);
+            put_frame(&mut segment.map, at, seq, payload, crc32c::crc32c(payload))
+        };
+        let mut filled = None;
         while left > 0 {
-            let mut segment = ready.recv()?;
-            let mut at = 0;
-            for _ in 0..frames.min(left) {
-                seq += 1;
-                let payload = black_box(payload);
-                at = put_frame(&mut segment.map, at, seq, payload, crc32c::crc32c(payload));
+            let (mut segment, mut at) = watch.time(|| -> Result<_> {
+                if let Some(filled) = filled.take() {
+                    let _ = to_sync.send(filled);
+                }
+                let mut segment = ready.recv()?;
+                let at = append(&mut segment, 0);
+                Ok((segment, at))
+            })?;
+            for _ in 1..frames.min(left) {
+                at = watch.time(|| append(&mut segment, at));
             }
             left -= frames.min(left);
-            let _ = to_sync.send(segment);
+            filled = Some(segment);
+        }
+        if let Some(filled) = filled {
+            let _ = to_sync.send(filled);
         }
         drop(to_sync);
         match syncer.join() {

@@ -1,10 +1,13 @@
 //! maplog at each work.
 
-use crate::floors::timed_threads;
-use anyhow::{ensure, Context, Result};
+use crate::clock::{timed, timed_threads};
+use crate::floors::frame_len;
+use crate::tails::{Unwatched, Watch};
+use anyhow::{bail, ensure, Context, Result};
 use maplog::{Ack, Log, Options, SyncPolicy};
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// A log at the start of its second segment, which has all of its blocks: what a log is after its first second.
@@ -32,33 +35,32 @@ fn wait_for(what: &str, is_there: impl Fn() -> Result<bool>) -> Result<()> {
 }
 
 pub fn append(log: &Log, payload: &[u8], count: u64) -> Result<Duration> {
-    let start = Instant::now();
-    for _ in 0..count {
-        black_box(log.append(black_box(payload))?);
-    }
-    Ok(start.elapsed())
+    timed(|| {
+        for _ in 0..count {
+            black_box(log.append(black_box(payload))?);
+        }
+        Ok(())
+    })
 }
 
 pub fn append_batches(log: &Log, payloads: &[&[u8]], batches: u64) -> Result<Duration> {
-    let start = Instant::now();
-    for _ in 0..batches {
-        black_box(log.append_batch(black_box(payloads))?);
-    }
-    Ok(start.elapsed())
+    timed(|| {
+        for _ in 0..batches {
+            black_box(log.append_batch(black_box(payloads))?);
+        }
+        Ok(())
+    })
 }
 
 /// Appends from several threads.
 pub fn append_by(log: &Log, payload: &[u8], threads: usize, count: u64) -> Result<Duration> {
-    let before = log.next_seq();
-    let each = count / threads as u64;
-    let elapsed = timed_threads(threads, || {
-        for _ in 0..each {
-            // A failure is seen by the count below.
-            let _ = log.append(black_box(payload));
+    let append = |_: &mut ()| {
+        for _ in 0..count / threads as u64 {
+            black_box(log.append(black_box(payload))?);
         }
-    });
-    ensure!(log.next_seq() - before == each * threads as u64, "an append failed");
-    Ok(elapsed)
+        Ok(())
+    };
+    timed_threads(threads, |_| (), append)
 }
 
 /// Fills a log with `bytes` of payload, all of it durable.
@@ -80,63 +82,71 @@ pub fn open(dir: &Path, segment_len: u64) -> Result<(Log, Duration)> {
 
 /// Reads all entries.
 pub fn replay(log: &Log, count: u64) -> Result<Duration> {
-    let start = Instant::now();
-    let mut found = 0;
-    let view = log.view();
-    for entry in view.iter() {
-        black_box(entry?.payload());
-        found += 1;
-    }
-    ensure!(found == count, "{found} of {count} entries");
-    Ok(start.elapsed())
+    timed(|| {
+        let mut found = 0;
+        let view = log.view();
+        for entry in view.iter() {
+            black_box(entry?.payload());
+            found += 1;
+        }
+        ensure!(found == count, "{found} of {count} entries");
+        Ok(())
+    })
 }
 
-/// Appends `bytes` of payload; the keeper makes them durable behind, and all but the last four segments are dropped. What is timed
-/// begins once the log uses its segments again, as the floor's ring is there before.
-pub fn sustained(dir: &Path, payload: &[u8], bytes: u64, segment_len: u64) -> Result<Duration> {
-    const KEPT: u64 = 4;
-    const WARM: u64 = 2 * KEPT;
-    let log = Options::new().sync_policy(SyncPolicy::Manual).segment_size(segment_len).open(dir)?;
-    let per_segment = segment_len / crate::floors::frame_len(payload.len()) as u64;
-    let run = |seqs: std::ops::RangeInclusive<u64>| -> Result<Duration> {
-        let start = Instant::now();
-        for seq in seqs {
-            log.append(black_box(payload))?;
-            if seq % per_segment == 0 && seq > KEPT * per_segment {
-                log.truncate_before(seq - KEPT * per_segment)?;
+/// Segments that a sustained work keeps.
+const KEPT: u64 = 4;
+
+/// A log that uses its segments again, as the floor's ring is there before the clock starts: it has been appended to for so long that
+/// each next file is one that was dropped.
+pub fn open_recycling(dir: &Path, payload: &[u8], segment_len: u64) -> Result<Log> {
+    let (log, _) = open(dir, segment_len)?;
+    let segment_of_payload = segment_len / frame_len(payload.len()) as u64 * payload.len() as u64;
+    sustained(&log, payload, 2 * KEPT * segment_of_payload, segment_len, &mut Unwatched)?;
+    Ok(log)
+}
+
+/// Appends `bytes` of payload; the keeper makes them durable behind. A second thread drops all but the last segments: to drop waits
+/// for the disk, which nobody does who has entries to append.
+pub fn sustained(log: &Log, payload: &[u8], bytes: u64, segment_len: u64, watch: &mut impl Watch) -> Result<Duration> {
+    let per_segment = segment_len / frame_len(payload.len()) as u64;
+    let (to_drop, droppable) = mpsc::channel::<u64>();
+    std::thread::scope(|scope| {
+        let dropper = scope.spawn(move || -> Result<()> {
+            for before in droppable {
+                log.truncate_before(before)?;
             }
+            Ok(())
+        });
+        let start = Instant::now();
+        let mut left = bytes / payload.len() as u64;
+        while left > 0 {
+            for _ in 0..per_segment.min(left) {
+                watch.time(|| log.append(black_box(payload)))?;
+            }
+            left -= per_segment.min(left);
+            if let Some(before) = log.next_seq().checked_sub(KEPT * per_segment) {
+                let _ = to_drop.send(before);
+            }
+        }
+        drop(to_drop);
+        match dropper.join() {
+            Ok(dropped) => dropped?,
+            Err(_) => bail!("the dropping thread panicked"),
         }
         log.sync()?;
         Ok(start.elapsed())
-    };
-    let warm = WARM * per_segment;
-    run(1..=warm)?;
-    let elapsed = run(warm + 1..=warm + bytes / payload.len() as u64)?;
-    log.close()?;
-    Ok(elapsed)
-}
-
-/// What a process that is killed did before: appends `synced` and then `unsynced` bytes of payload, of which it syncs the first.
-pub fn write_and_abort(dir: &Path, size: usize, synced: u64, unsynced: u64, segment_len: u64) -> Result<()> {
-    let log = Options::new().sync_policy(SyncPolicy::Manual).segment_size(segment_len).open(dir)?;
-    let payload = crate::works::payload(size);
-    for _ in 0..synced / size as u64 {
-        log.append(&payload)?;
-    }
-    log.sync()?;
-    for _ in 0..unsynced / size as u64 {
-        log.append(&payload)?;
-    }
-    std::process::abort()
+    })
 }
 
 /// Reads the entries with `seqs`.
 pub fn get(log: &Log, seqs: &[u64]) -> Result<Duration> {
     let view = log.view();
-    let start = Instant::now();
-    for &seq in seqs {
-        let entry = view.get(seq)?.with_context(|| format!("entry {seq}"))?;
-        black_box(entry.payload()[0]);
-    }
-    Ok(start.elapsed())
+    timed(|| {
+        for &seq in seqs {
+            let entry = view.get(seq)?.with_context(|| format!("entry {seq}"))?;
+            black_box(entry.payload()[0]);
+        }
+        Ok(())
+    })
 }

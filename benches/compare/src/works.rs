@@ -31,6 +31,31 @@ pub enum Work {
     /// Appending `bytes` in entries of `size` bytes, with everything made durable behind and the log kept to four segments of
     /// [`SEGMENT`]. MB of payload a second.
     Sustained { size: usize, bytes: u64 },
+    /// Opening `bytes` of entries of `size` bytes, after a close. us a segment.
+    OpenSegments { size: usize, bytes: u64 },
+    /// Opening `bytes` of entries of `size` bytes and reading each of them. MiB of memory that the process then has more, mappings of
+    /// files not counted.
+    Memory { size: usize, bytes: u64 },
+    /// What counting costs an append of `size` bytes. Instructions.
+    Counters { size: usize },
+}
+
+/// What a row of the table says of its work.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Aspect {
+    /// How fast it is done, or what else the work is about, in its own unit.
+    Figure,
+    /// What the device has to write for it. Bytes an entry.
+    Written,
+    /// How long the slowest of its appends take: the least that is longer than this percentage of them. ns.
+    Latency { percentile: f64 },
+}
+
+/// A row of the table: one for each subject.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    pub work: Work,
+    pub aspect: Aspect,
 }
 
 /// Segments have this size, where a subject lets one choose.
@@ -56,8 +81,34 @@ pub fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|_| next() as u8).collect()
 }
 
-impl Work {
+impl Row {
     pub fn unit(self) -> &'static str {
+        match self.aspect {
+            Aspect::Figure => self.work.unit(),
+            Aspect::Written => "B/entry",
+            Aspect::Latency { .. } => "ns",
+        }
+    }
+
+    /// Whether a higher figure is a better one.
+    pub fn more_is_better(self) -> bool {
+        self.aspect == Aspect::Figure && matches!(self.work, Work::Group { .. } | Work::Sustained { .. })
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.aspect {
+            Aspect::Figure => self.work.fmt(f),
+            Aspect::Written => write!(f, "{}, written", self.work),
+            Aspect::Latency { percentile: 100.0 } => write!(f, "{}, max", self.work),
+            Aspect::Latency { percentile } => write!(f, "{}, p{percentile}", self.work),
+        }
+    }
+}
+
+impl Work {
+    fn unit(self) -> &'static str {
         match self {
             Work::Append { .. }
             | Work::Batch { .. }
@@ -65,16 +116,13 @@ impl Work {
             | Work::Reread { .. }
             | Work::Get { .. }
             | Work::GetOwn { .. } => "ns",
-            Work::Durable { .. } => "us",
+            Work::Durable { .. } | Work::OpenSegments { .. } => "us",
             Work::Group { .. } => "/s",
             Work::OpenClean { .. } | Work::OpenKilled { .. } => "ms",
             Work::Sustained { .. } => "MB/s",
+            Work::Memory { .. } => "MiB",
+            Work::Counters { .. } => "instr",
         }
-    }
-
-    /// Whether a higher figure is a better one.
-    pub fn more_is_better(self) -> bool {
-        matches!(self, Work::Group { .. } | Work::Sustained { .. })
     }
 
     /// Bytes of an entry.
@@ -90,8 +138,35 @@ impl Work {
             | Work::Reread { size, .. }
             | Work::Get { size, .. }
             | Work::GetOwn { size, .. }
-            | Work::Sustained { size, .. } => size,
+            | Work::Sustained { size, .. }
+            | Work::OpenSegments { size, .. }
+            | Work::Memory { size, .. }
+            | Work::Counters { size } => size,
         }
+    }
+
+    /// Bytes of payload that the work is about, those of all slices and threads of a round.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Work::Append { size, .. } | Work::Durable { size, .. } | Work::Group { size, .. } => {
+                self.slice() * self.slices() as u64 * size as u64
+            }
+            Work::Batch { size, batch, .. } => self.slice() * (self.slices() * batch * size) as u64,
+            Work::OpenClean { bytes, .. }
+            | Work::OpenKilled { bytes, .. }
+            | Work::Replay { bytes, .. }
+            | Work::Reread { bytes, .. }
+            | Work::Get { bytes, .. }
+            | Work::GetOwn { bytes, .. }
+            | Work::Sustained { bytes, .. }
+            | Work::OpenSegments { bytes, .. }
+            | Work::Memory { bytes, .. } => bytes,
+            Work::Counters { size } => size as u64,
+        }
+    }
+
+    pub fn entries(self) -> u64 {
+        self.bytes() / self.size() as u64
     }
 
     pub fn threads(self) -> usize {
@@ -141,6 +216,9 @@ impl fmt::Display for Work {
             Work::Get { size, bytes } => write!(f, "random read of {size} B in {} GiB", gib(bytes)),
             Work::GetOwn { size, bytes } => write!(f, "random read of {size} B in {} GiB of this run", gib(bytes)),
             Work::Sustained { size, bytes } => write!(f, "sustained {} GiB of {size} B", gib(bytes)),
+            Work::OpenSegments { size, bytes } => write!(f, "open {} GiB of {size} B, a segment", gib(bytes)),
+            Work::Memory { size, bytes } => write!(f, "memory of {} GiB of {size} B, all read", gib(bytes)),
+            Work::Counters { size } => write!(f, "counters of stats(), {size} B append"),
         }
     }
 }

@@ -53,6 +53,7 @@ impl Peer for Logdb {
     const MOST_READ: u64 = 2 << 20;
     const GETS: usize = 2000;
     const SYNCS_ASIDE: bool = true;
+    const HAS_LATENCIES: bool = true;
     type Shared = Self;
 
     fn can(_work: Work) -> bool {

@@ -16,18 +16,20 @@ mod raft_engine;
 mod seglog;
 mod wal_db;
 
+use crate::clock::{ms, ns, per_second, timed, timed_threads};
 use crate::machine::pinned;
-use crate::rounds::{Promise, Subject};
+use crate::rounds::{once, Kept, Promise, Slice, Subject};
+use crate::tails::{Latencies, Unwatched, Watch};
 use crate::works::{payload, xorshift, Work, SEGMENT};
 use anyhow::{bail, ensure, Context, Result};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::hint::black_box;
-use std::path::Path;
-use std::sync::{mpsc, Barrier};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// A sustained run syncs after this many bytes of payload.
 const SYNC_EVERY: u64 = 16 << 20;
@@ -36,16 +38,16 @@ const KEEP: u64 = 4 * SEGMENT;
 
 /// What a report says of a peer.
 #[derive(Debug, Clone, Copy)]
-pub struct About {
-    pub name: &'static str,
-    pub version: &'static str,
-    pub license: &'static str,
+struct About {
+    name: &'static str,
+    version: &'static str,
+    license: &'static str,
     /// What is true of an entry when the append that does not sync returns.
-    pub promise: Promise,
+    promise: Promise,
     /// Whether reading compares checksums.
-    pub verifies: bool,
+    verifies: bool,
     /// What one must know to read the figures.
-    pub note: &'static str,
+    note: &'static str,
 }
 
 /// One of the other logs.
@@ -57,6 +59,8 @@ trait Peer: Sized + Send + 'static {
     const GETS: usize = 200_000;
     /// Whether a sustained run syncs on a second thread. Otherwise it does so between two appends.
     const SYNCS_ASIDE: bool = false;
+    /// Whether the times of its single appends have rows: those that do best under a sustained load.
+    const HAS_LATENCIES: bool = false;
     /// What several threads use at once.
     type Shared: Shared;
 
@@ -129,12 +133,11 @@ trait Peer: Sized + Send + 'static {
     }
 
     /// Appends `count` entries, with everything made durable behind, and what is older than [`KEEP`] dropped.
-    fn timed_sustained(dir: &Path, work: Work, payload: &[u8], count: u64) -> Result<Duration> {
-        let peer = Self::open(dir, work)?;
+    fn timed_sustained(self, payload: &[u8], count: u64, watch: &mut impl Watch) -> Result<Duration> {
         if Self::SYNCS_ASIDE {
-            sustained_aside(&peer.share(), payload, count)
+            sustained_aside(&self.share(), payload, count, watch)
         } else {
-            sustained(peer, payload, count)
+            sustained(self, payload, count, watch)
         }
     }
 }
@@ -213,7 +216,7 @@ macro_rules! each_peer {
 
 /// Those that can do a work.
 pub fn subjects(work: Work) -> Vec<Subject> {
-    if matches!(work, Work::OpenKilled { .. } | Work::Reread { .. } | Work::GetOwn { .. }) {
+    if is_ours_alone(work) {
         return Vec::new();
     }
     macro_rules! all {
@@ -224,14 +227,40 @@ pub fn subjects(work: Work) -> Vec<Subject> {
     each_peer!(all).into_iter().flatten().collect()
 }
 
-/// What there is to say of each.
-pub fn about() -> &'static [About] {
+/// As [`subjects`], for the times of single appends.
+pub fn latencies(work: Work) -> Vec<Subject<Latencies>> {
     macro_rules! all {
         ($($peer:ty),*) => {
-            &[$(<$peer>::ABOUT),*]
+            [$(<$peer>::HAS_LATENCIES.then(|| latencies_of::<$peer>(work))),*]
         };
     }
-    each_peer!(all)
+    each_peer!(all).into_iter().flatten().collect()
+}
+
+/// Whether a work asks what is asked of maplog alone.
+fn is_ours_alone(work: Work) -> bool {
+    matches!(
+        work,
+        Work::OpenKilled { .. }
+            | Work::Reread { .. }
+            | Work::GetOwn { .. }
+            | Work::OpenSegments { .. }
+            | Work::Memory { .. }
+            | Work::Counters { .. }
+    )
+}
+
+/// Prints what there is to say of each.
+pub fn print() {
+    macro_rules! all {
+        ($($peer:ty),*) => {
+            [$(<$peer>::ABOUT),*]
+        };
+    }
+    for About { name, version, license, promise, verifies, note } in each_peer!(all) {
+        let reads = if verifies { "verify checksums" } else { "verify nothing" };
+        println!("{name} {version} ({license}): append reaches the {promise}; reads {reads}; {note}");
+    }
 }
 
 fn subject<P: Peer>(work: Work) -> Subject {
@@ -239,144 +268,129 @@ fn subject<P: Peer>(work: Work) -> Subject {
         Work::Durable { .. } | Work::Group { .. } => Promise::Durable,
         _ => P::ABOUT.promise,
     };
-    let mut written = None;
+    let mut kept = Kept::default();
     Subject::new(P::ABOUT.name, promise, move |dir| match work {
-        Work::Append { size, threads: 1, count } => append::<P>(dir, work, &payload(size), count),
-        Work::Append { size, threads, count } => append_by::<P>(dir, work, &payload(size), threads, count),
-        Work::Batch { size, batch, count } => append_batches::<P>(dir, work, &payload(size), batch, count),
-        Work::Durable { size, count } => durable::<P>(dir, work, &payload(size), count),
-        Work::Group { size, threads, count } => group::<P>(dir, work, &payload(size), threads, count),
-        Work::OpenClean { size, bytes } => open::<P>(Written::get::<P>(&mut written, dir, work, size, bytes)?, work),
-        Work::Replay { size, bytes } => replay::<P>(Written::get::<P>(&mut written, dir, work, size, bytes)?, work),
-        Work::Get { size, bytes } => get::<P>(Written::get::<P>(&mut written, dir, work, size, bytes)?, work),
-        Work::Sustained { size, bytes } => {
-            let count = bytes / size as u64;
-            let elapsed = P::timed_sustained(dir, work, &payload(size), count)?;
-            Ok((count * size as u64) as f64 / 1e6 / elapsed.as_secs_f64())
+        Work::Append { threads: 1, .. } => append::<P>(dir, work),
+        Work::Append { threads, .. } => append_by::<P>(dir, work, threads),
+        Work::Batch { batch, .. } => append_batches::<P>(dir, work, batch),
+        Work::Durable { .. } => durable::<P>(dir, work),
+        Work::Group { threads, .. } => group::<P>(dir, work, threads),
+        Work::OpenClean { .. } => on_written::<P>(&mut kept, dir, work, open::<P>),
+        Work::Replay { .. } => on_written::<P>(&mut kept, dir, work, replay::<P>),
+        Work::Get { .. } => on_written::<P>(&mut kept, dir, work, get::<P>),
+        Work::Sustained { bytes, .. } => {
+            let run = sustained_run::<P, _>(dir, work, Unwatched)?;
+            Ok(once(move || Ok(per_second(run()?.0, bytes) / 1e6)))
         }
-        Work::OpenKilled { .. } | Work::Reread { .. } | Work::GetOwn { .. } => unsupported::<P, _>(),
+        _ => unsupported::<P, _>(),
     })
 }
 
-fn timed(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let start = Instant::now();
-    work()?;
-    Ok(start.elapsed())
-}
-
-fn ns(elapsed: Duration, count: u64) -> f64 {
-    elapsed.as_nanos() as f64 / count as f64
+fn latencies_of<P: Peer>(work: Work) -> Subject<Latencies> {
+    Subject::new(P::ABOUT.name, P::ABOUT.promise, move |dir| {
+        let run = sustained_run::<P, _>(dir, work, Latencies::default())?;
+        Ok(once(move || Ok(run()?.1)))
+    })
 }
 
 /// ns an append.
-fn append<P: Peer>(dir: &Path, work: Work, payload: &[u8], count: u64) -> Result<f64> {
-    let mut peer = P::open(dir, work)?;
-    let elapsed = pinned(|| {
-        timed(|| {
-            for _ in 0..count {
-                black_box(peer.append(black_box(payload))?);
-            }
-            Ok(())
-        })
-    })?;
-    peer.close()?;
-    Ok(ns(elapsed, count))
+fn append<P: Peer>(dir: &Path, work: Work) -> Result<Slice> {
+    let (mut peer, payload, count) = (P::open(dir, work)?, payload(work.size()), work.entries());
+    Ok(once(move || {
+        let elapsed = pinned(|| {
+            timed(|| {
+                for _ in 0..count {
+                    black_box(peer.append(black_box(&payload))?);
+                }
+                Ok(())
+            })
+        })?;
+        peer.close()?;
+        Ok(ns(elapsed, count))
+    }))
 }
 
 /// ns an append, over all threads.
-fn append_by<P: Peer>(dir: &Path, work: Work, payload: &[u8], threads: usize, count: u64) -> Result<f64> {
-    let shared = P::open(dir, work)?.share();
-    let each = count / threads as u64;
-    let elapsed = by_threads(&shared, threads, |lane| {
-        for _ in 0..each {
-            black_box(shared.append(lane, black_box(payload))?);
-        }
-        Ok(())
-    })?;
-    Ok(ns(elapsed, each * threads as u64))
+fn append_by<P: Peer>(dir: &Path, work: Work, threads: usize) -> Result<Slice> {
+    let (peer, payload, count) = (P::open(dir, work)?, payload(work.size()), work.entries());
+    Ok(once(move || {
+        let shared = peer.share();
+        let append = |lane: &mut _| {
+            for _ in 0..count / threads as u64 {
+                black_box(shared.append(lane, black_box(&payload))?);
+            }
+            Ok(())
+        };
+        Ok(ns(timed_threads(threads, |thread| shared.lane(thread), append)?, count))
+    }))
 }
 
 /// ns an entry.
-fn append_batches<P: Peer>(dir: &Path, work: Work, payload: &[u8], batch: usize, count: u64) -> Result<f64> {
-    let mut peer = P::open(dir, work)?;
-    let payloads = vec![payload; batch];
-    let elapsed = pinned(|| {
-        timed(|| {
-            for _ in 0..count {
-                peer.append_batch(black_box(&payloads))?;
-            }
-            Ok(())
-        })
-    })?;
-    peer.close()?;
-    Ok(ns(elapsed, count * batch as u64))
+fn append_batches<P: Peer>(dir: &Path, work: Work, batch: usize) -> Result<Slice> {
+    let (mut peer, payload, count) = (P::open(dir, work)?, payload(work.size()), work.entries());
+    Ok(once(move || {
+        let payloads = vec![&payload[..]; batch];
+        let elapsed = pinned(|| {
+            timed(|| {
+                for _ in 0..count / batch as u64 {
+                    peer.append_batch(black_box(&payloads))?;
+                }
+                Ok(())
+            })
+        })?;
+        peer.close()?;
+        Ok(ns(elapsed, count))
+    }))
 }
 
 /// us an append. What was appended is looked for in the log that is opened again.
-fn durable<P: Peer>(dir: &Path, work: Work, payload: &[u8], count: u64) -> Result<f64> {
-    let mut peer = P::open(dir, work)?;
-    let mut last = 0;
-    let elapsed = timed(|| {
-        for _ in 0..count {
-            last = peer.append_durable(payload)?;
-        }
-        Ok(())
-    })?;
-    peer.close()?;
-    let mut peer = P::open(dir, work)?;
-    ensure!(peer.holds(count, last)?, "the last of {count} entries is missing");
-    peer.close()?;
-    Ok(ns(elapsed, count) / 1e3)
+fn durable<P: Peer>(dir: &Path, work: Work) -> Result<Slice> {
+    let (mut peer, payload, count) = (P::open(dir, work)?, payload(work.size()), work.entries());
+    let dir = dir.to_owned();
+    Ok(once(move || {
+        let mut last = 0;
+        let elapsed = timed(|| {
+            for _ in 0..count {
+                last = peer.append_durable(&payload)?;
+            }
+            Ok(())
+        })?;
+        peer.close()?;
+        let mut peer = P::open(&dir, work)?;
+        ensure!(peer.holds(count, last)?, "the last of {count} entries is missing");
+        peer.close()?;
+        Ok(ns(elapsed, count) / 1e3)
+    }))
 }
 
 /// Durable appends a second.
-fn group<P: Peer>(dir: &Path, work: Work, payload: &[u8], threads: usize, count: u64) -> Result<f64> {
-    let shared = P::open(dir, work)?.share();
-    let each = count / threads as u64;
-    let elapsed = by_threads(&shared, threads, |lane| {
-        for _ in 0..each {
-            shared.append_durable(lane, payload)?;
-        }
-        Ok(())
-    })?;
-    Ok((each * threads as u64) as f64 / elapsed.as_secs_f64())
+fn group<P: Peer>(dir: &Path, work: Work, threads: usize) -> Result<Slice> {
+    let (peer, payload, count) = (P::open(dir, work)?, payload(work.size()), work.entries());
+    Ok(once(move || {
+        let shared = peer.share();
+        let append = |lane: &mut _| {
+            for _ in 0..count / threads as u64 {
+                shared.append_durable(lane, &payload)?;
+            }
+            Ok(())
+        };
+        Ok(per_second(timed_threads(threads, |thread| shared.lane(thread), append)?, count))
+    }))
 }
 
-/// Runs `work` in `threads` threads at once; the time from the first start to the last end. Each thread reads the clock itself: one
-/// that waits beside them may come to it late.
-fn by_threads<S: Shared>(
-    shared: &S,
-    threads: usize,
-    work: impl Fn(&mut S::Lane) -> Result<()> + Sync,
-) -> Result<Duration> {
-    let barrier = Barrier::new(threads);
-    let run = |thread| -> Result<(Instant, Instant)> {
-        let mut lane = shared.lane(thread);
-        barrier.wait();
-        let start = Instant::now();
-        work(&mut lane)?;
-        Ok((start, Instant::now()))
-    };
-    let run = &run;
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(move || run(thread))).collect();
-        let mut first_and_last: Option<(Instant, Instant)> = None;
-        for thread in running {
-            let Ok(times) = thread.join() else {
-                bail!("an appending thread panicked");
-            };
-            let (start, end) = times?;
-            let (first, last) = first_and_last.unwrap_or((start, end));
-            first_and_last = Some((first.min(start), last.max(end)));
-        }
-        let (first, last) = first_and_last.context("no threads")?;
-        Ok(last - first)
-    })
+/// A sustained work; what it took, and what was seen of it.
+fn sustained_run<P: Peer, W: Watch>(
+    dir: &Path,
+    work: Work,
+    mut watch: W,
+) -> Result<impl FnOnce() -> Result<(Duration, W)>> {
+    let (peer, payload) = (P::open(dir, work)?, payload(work.size()));
+    Ok(move || Ok((peer.timed_sustained(&payload, work.entries(), &mut watch)?, watch)))
 }
 
 /// A closed log that all rounds of a work read.
 struct Written {
-    dir: TempDir,
+    dir: PathBuf,
     /// Where each entry is.
     positions: Vec<u64>,
     /// How many times as much was asked for.
@@ -384,25 +398,12 @@ struct Written {
 }
 
 impl Written {
-    /// The log that was written in an earlier round, or a new one beside the round's directory.
-    fn get<'w, P: Peer>(
-        written: &'w mut Option<Written>,
-        dir: &Path,
-        work: Work,
-        size: usize,
-        bytes: u64,
-    ) -> Result<&'w Written> {
-        if written.is_none() {
-            let beside = dir.parent().context("a directory beside the run's")?;
-            let dir = tempfile::Builder::new().prefix(P::ABOUT.name).tempdir_in(beside)?;
-            let asked = bytes / size as u64;
-            let count = asked.min(P::MOST_READ);
-            let positions = P::write(dir.path(), work, &payload(size), count)?;
-            ensure!(positions.len() as u64 == count, "{} of {count} entries were written", positions.len());
-            rustix::fs::syncfs(File::open(dir.path())?)?;
-            *written = Some(Written { dir, positions, short_by: asked as f64 / count as f64 });
-        }
-        written.as_ref().context("the log was written")
+    fn write<P: Peer>(dir: &Path, work: Work) -> Result<Written> {
+        let count = work.entries().min(P::MOST_READ);
+        let positions = P::write(dir, work, &payload(work.size()), count)?;
+        ensure!(positions.len() as u64 == count, "{} of {count} entries were written", positions.len());
+        rustix::fs::syncfs(File::open(dir)?)?;
+        Ok(Written { dir: dir.to_owned(), positions, short_by: work.entries() as f64 / count as f64 })
     }
 
     fn count(&self) -> u64 {
@@ -410,20 +411,32 @@ impl Written {
     }
 }
 
+/// Does something with a log that is written in the first round.
+fn on_written<P: Peer>(
+    kept: &mut Kept<Rc<Written>>,
+    dir: &Path,
+    work: Work,
+    read: impl FnOnce(&Written, Work) -> Result<f64> + 'static,
+) -> Result<Slice> {
+    let (_, written) = kept.get(dir, |dir| Ok(Rc::new(Written::write::<P>(dir, work)?)))?;
+    let written = Rc::clone(written);
+    Ok(once(move || read(&written, work)))
+}
+
 /// ms until the log is open.
 fn open<P: Peer>(written: &Written, work: Work) -> Result<f64> {
     let start = Instant::now();
-    let mut peer = P::open(written.dir.path(), work)?;
+    let mut peer = P::open(&written.dir, work)?;
     let elapsed = start.elapsed();
     let last = written.positions.last().copied().context("an empty log")?;
     ensure!(peer.holds(written.count(), last)?, "the last of {} entries is missing", written.count());
     peer.close()?;
-    Ok(elapsed.as_secs_f64() * 1e3 * written.short_by)
+    Ok(ms(elapsed) * written.short_by)
 }
 
 /// ns an entry.
 fn replay<P: Peer>(written: &Written, work: Work) -> Result<f64> {
-    let (elapsed, found) = P::timed_replay(written.dir.path(), work)?;
+    let (elapsed, found) = P::timed_replay(&written.dir, work)?;
     let count = written.count();
     ensure!(found == Found { entries: count, bytes: count * work.size() as u64 }, "{found:?} of {count} entries");
     Ok(ns(elapsed, count))
@@ -434,7 +447,7 @@ fn get<P: Peer>(written: &Written, work: Work) -> Result<f64> {
     let mut next = xorshift();
     let picked: Vec<u64> =
         (0..P::GETS).map(|_| written.positions[(next() % written.positions.len() as u64) as usize]).collect();
-    let mut peer = P::open(written.dir.path(), work)?;
+    let mut peer = P::open(&written.dir, work)?;
     let mut pass = || {
         timed(|| {
             for &position in &picked {
@@ -489,11 +502,11 @@ impl Marks {
 }
 
 /// Syncs between two appends.
-fn sustained<P: Peer>(mut peer: P, payload: &[u8], count: u64) -> Result<Duration> {
+fn sustained<P: Peer>(mut peer: P, payload: &[u8], count: u64, watch: &mut impl Watch) -> Result<Duration> {
     let mut marks = Marks::new(payload.len());
     let elapsed = timed(|| {
         for _ in 0..count {
-            let position = peer.append(black_box(payload))?;
+            let position = watch.time(|| peer.append(black_box(payload)))?;
             if marks.appended(position) {
                 peer.sync()?;
                 if let Some(position) = marks.too_old() {
@@ -508,7 +521,7 @@ fn sustained<P: Peer>(mut peer: P, payload: &[u8], count: u64) -> Result<Duratio
 }
 
 /// Syncs on a second thread: each time when one sync is due, the one before must have ended.
-fn sustained_aside<S: Shared>(shared: &S, payload: &[u8], count: u64) -> Result<Duration> {
+fn sustained_aside<S: Shared>(shared: &S, payload: &[u8], count: u64, watch: &mut impl Watch) -> Result<Duration> {
     let mut marks = Marks::new(payload.len());
     let (to_sync, due) = mpsc::channel::<()>();
     let (to_go_on, synced) = mpsc::channel::<Result<()>>();
@@ -524,7 +537,7 @@ fn sustained_aside<S: Shared>(shared: &S, payload: &[u8], count: u64) -> Result<
         let elapsed = timed(|| {
             let mut syncing = false;
             for _ in 0..count {
-                let position = shared.append(&mut lane, black_box(payload))?;
+                let position = watch.time(|| shared.append(&mut lane, black_box(payload)))?;
                 if marks.appended(position) {
                     if syncing {
                         synced.recv()??;

@@ -12,6 +12,7 @@
 use super::{About, Found, Peer, Shared, SYNC_EVERY};
 use crate::machine::pinned;
 use crate::rounds::Promise;
+use crate::tails::Watch;
 use crate::works::{Work, SEGMENT};
 use anyhow::{Context, Result};
 use okaywal::{Configuration, Entry, EntryId, LogManager, ReadChunkResult, SegmentReader, WriteAheadLog};
@@ -145,12 +146,11 @@ impl Peer for OkayWal {
         Ok((elapsed, found))
     }
 
-    fn timed_sustained(dir: &Path, work: Work, payload: &[u8], count: u64) -> Result<Duration> {
-        let peer = Self::open(dir, work)?;
+    fn timed_sustained(self, payload: &[u8], count: u64, _watch: &mut impl Watch) -> Result<Duration> {
         let start = Instant::now();
-        peer.fill(payload, count, |_| ())?;
+        self.fill(payload, count, |_| ())?;
         let elapsed = start.elapsed();
-        peer.close()?;
+        self.close()?;
         Ok(elapsed)
     }
 }

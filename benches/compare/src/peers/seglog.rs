@@ -55,6 +55,7 @@ impl Peer for Seglog {
         note: "one segment is its business, the log is ours; an open checks the last segment alone; a get needs the place that append \
                returned",
     };
+    const HAS_LATENCIES: bool = true;
     type Shared = Mutex<Self>;
 
     fn can(work: Work) -> bool {
