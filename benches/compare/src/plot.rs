@@ -22,9 +22,9 @@ const POINTS_A_NINE: u32 = 40;
 
 /// An axis from one power of ten to another, and where it lies on the paper.
 struct Axis {
-    /// Powers of ten.
-    from: i32,
-    to: i32,
+    /// Exponents of ten.
+    from: f64,
+    to: f64,
     /// Pixels.
     start: f64,
     end: f64,
@@ -32,12 +32,13 @@ struct Axis {
 
 impl Axis {
     fn place(&self, value: f64) -> f64 {
-        let part = (value.log10() - f64::from(self.from)) / f64::from(self.to - self.from);
+        let part = (value.log10() - self.from) / (self.to - self.from);
         self.start + part * (self.end - self.start)
     }
 
+    /// The whole exponents.
     fn powers(&self) -> impl Iterator<Item = i32> {
-        self.from..=self.to
+        self.from.ceil() as i32..=self.to as i32
     }
 }
 
@@ -51,15 +52,9 @@ pub fn write(file: &Path, title: &str, done: &[Rounds<Latencies>]) -> Result<()>
 fn draw(title: &str, lines: &[(&str, Latencies)]) -> Result<String> {
     let most = lines.iter().map(|(_, latencies)| latencies.count()).max().context("nothing to draw")? as f64;
     let slowest = lines.iter().map(|(_, latencies)| latencies.at(100.0)).fold(1.0, f64::max);
-    let fastest = lines.iter().map(|(_, latencies)| latencies.at(0.0)).fold(slowest, f64::min).max(1.0);
     // Where 1 of x appends is slower.
-    let x = Axis { from: 0, to: most.log10().ceil() as i32, start: LEFT, end: WIDTH - RIGHT };
-    let y = Axis {
-        from: fastest.log10().floor() as i32,
-        to: slowest.log10().ceil() as i32,
-        start: HEIGHT - BOTTOM,
-        end: TOP,
-    };
+    let x = Axis { from: 0.0, to: most.log10(), start: LEFT, end: WIDTH - RIGHT };
+    let y = Axis { from: 0.0, to: slowest.log10().ceil(), start: HEIGHT - BOTTOM, end: TOP };
     let mut svg = String::new();
     writeln!(
         svg,
