@@ -7,7 +7,7 @@ use crate::machine::{self, pinned};
 use crate::ours;
 use crate::rounds::{once, Kept, Promise, Slice, Subject};
 use crate::tails::{Latencies, Unwatched, Watch};
-use crate::works::{payload, xorshift, Work, GETS, SEGMENT};
+use crate::works::{payload, picked_seqs, Work, GETS, SEGMENT};
 use anyhow::{ensure, Context, Result};
 use maplog::{Log, SyncPolicy};
 use memmap2::Mmap;
@@ -69,11 +69,6 @@ fn our_sustained<W: Watch>(work: Work, dir: &Path, mut watch: W) -> Result<impl 
     let payload = payload(work.size());
     let log = ours::open_recycling(dir, &payload, SEGMENT)?;
     Ok(move || Ok((ours::sustained(&log, &payload, work.bytes(), SEGMENT, &mut watch)?, watch)))
-}
-
-fn picked_seqs(count: u64) -> Vec<u64> {
-    let mut next = xorshift();
-    (0..GETS).map(|_| next() % count + 1).collect()
 }
 
 /// The files that the floor has written for all rounds.

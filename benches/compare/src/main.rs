@@ -7,6 +7,7 @@ mod child;
 mod clock;
 mod contest;
 mod floors;
+mod growth;
 mod machine;
 mod ours;
 #[cfg(feature = "peers")]
@@ -48,6 +49,9 @@ struct Args {
     /// Draw how long the slowest appends take, as SVG.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
+    /// Measure what grows with a log instead. Needs 20 GiB for all of it.
+    #[arg(long)]
+    growth: bool,
     #[command(subcommand)]
     child: Option<child::Child>,
 }
@@ -64,6 +68,11 @@ fn main() -> Result<ExitCode> {
         .tempdir_in(&args.scratch)
         .with_context(|| format!("a directory in {}", args.scratch.display()))?;
     let mut report = Report::new(args.json.as_deref())?;
+    if args.growth {
+        growth::run(scratch.path(), &mut report)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    report.print_head();
     for Plan { work, look, rounds } in plan::plans(args.quick) {
         if !format!("{work}{look}").contains(&args.only) {
             continue;

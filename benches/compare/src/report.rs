@@ -48,11 +48,15 @@ pub struct Report {
 impl Report {
     pub fn new(json: Option<&Path>) -> Result<Report> {
         let create = |path: &Path| File::create(path).with_context(|| path.display().to_string());
+        Ok(Report { json: json.map(create).transpose()?, missed: Vec::new() })
+    }
+
+    /// Prints what stands above the rows.
+    pub fn print_head(&self) {
         println!(
             "{:<44} {:<12} {:<10} {:>12} {:>7} {:>8}  bar",
             "work", "subject", "promise", "median", "spread", "x floor"
         );
-        Ok(Report { json: json.map(create).transpose()?, missed: Vec::new() })
     }
 
     /// Prints one row: what `of` makes of each round's sample, or why there is nothing.
@@ -96,6 +100,29 @@ impl Report {
             "work": row.to_string(), "size": row.work.size(), "threads": row.work.threads(), "subject": OURS,
             "value": null, "unit": row.unit(), "floor_ratio": null, "bar": null, "held": null,
         }))
+    }
+
+    /// Prints what stands above rows of several measures, each with its unit.
+    pub fn print_measures(&self, of: &str, measures: &[(&str, &str)]) {
+        print!("{of:<20}");
+        for (name, unit) in measures {
+            print!(" {:>19}", format!("{name}, {unit}"));
+        }
+        println!();
+    }
+
+    /// Prints one row of several measures of one log of entries of `size` bytes.
+    pub fn add_measures(&mut self, of: &str, size: usize, measures: &[(&str, &str)], values: &[f64]) -> Result<()> {
+        print!("{of:<20}");
+        for ((name, unit), value) in measures.iter().zip(values) {
+            print!(" {value:>19.2}");
+            self.write_json(json!({
+                "work": format!("growth, {of}: {name}"), "size": size, "threads": 1, "subject": OURS,
+                "value": value, "unit": unit, "floor_ratio": null, "bar": null, "held": null,
+            }))?;
+        }
+        println!();
+        Ok(())
     }
 
     fn write_json(&mut self, object: Value) -> Result<()> {

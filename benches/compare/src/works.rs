@@ -75,6 +75,12 @@ pub fn xorshift() -> impl FnMut() -> u64 {
     }
 }
 
+/// The seqs that are read at random in a log of `count` entries.
+pub fn picked_seqs(count: u64) -> Vec<u64> {
+    let mut next = xorshift();
+    (0..GETS).map(|_| next() % count + 1).collect()
+}
+
 /// Bytes that look random, the same in every run.
 pub fn payload(size: usize) -> Vec<u8> {
     let mut next = xorshift();
