@@ -20,12 +20,12 @@ const ENTRIES_OF_SMALL_SEGMENT: u64 = 7;
 
 /// What is measured of each log, in this order, and its unit.
 pub const MEASURES: [(&str, &str); 6] = [
-    ("fill", "ns"),            // an append, waits for the disk included, from the first to the last
-    ("append", "ns"),          // one more append, without such waits
-    ("open", "ms"),            // after a close
-    ("get", "ns"),             // at random, of a log that was opened again
+    ("fill", "ns"),   // an append, from the first to the last; some disks are fast for a few GiB and slow then
+    ("append", "ns"), // one more append, without such waits
+    ("open", "ms"),   // after a close
+    ("get", "ns"),    // at random, of a log that was opened again
     ("truncate_before", "ms"), // of the older half
-    ("memory", "MiB"),         // besides mappings, all entries read
+    ("memory", "MiB"), // besides mappings, all entries read
 ];
 
 /// Measures everything.
