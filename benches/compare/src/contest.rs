@@ -47,11 +47,11 @@ pub fn subjects(work: Work) -> Vec<Subject> {
 
 /// As [`subjects`], for the times of single appends.
 pub fn latencies(work: Work) -> Vec<Subject<Latencies>> {
-    let floor = Subject::new(FLOOR, Promise::PageCache, move |dir| {
+    let floor = Subject::sliced(FLOOR, Promise::PageCache, move |dir| {
         let run = floor_sustained(work, dir, Latencies::default())?;
         Ok(once(move || Ok(run()?.1)))
     });
-    let ours = Subject::new(OURS, Promise::PageCache, move |dir| {
+    let ours = Subject::sliced(OURS, Promise::PageCache, move |dir| {
         let run = our_sustained(work, dir, Latencies::default())?;
         Ok(once(move || Ok(run()?.1)))
     });

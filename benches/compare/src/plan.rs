@@ -51,7 +51,7 @@ pub fn plans(quick: bool) -> Vec<Plan> {
     plan(Work::Counters { size: 128 }, Look::Figure, 1);
     for work in [durable, group(8), group(32)] {
         plan(work, Look::Figure, rounds);
-        plan(work, Look::Written, few);
+        plan(work, Look::Written, 1);
     }
     plan(Work::OpenClean { size: 128, bytes: GIB }, Look::Figure, few);
     plan(Work::OpenKilled { size: 128, bytes: GIB }, Look::Figure, few);
