@@ -229,7 +229,8 @@ mod tests {
         for manifest in [manifest(), Manifest::new([9; 16])] {
             let slot = manifest.encode();
             assert_eq!(Manifest::decode(&slot), Ok(manifest));
-            for bit in 0..SLOT_LEN * 8 {
+            let step = if cfg!(miri) { 97 } else { 1 }; // pure arithmetic, and slow there
+            for bit in (0..SLOT_LEN * 8).step_by(step) {
                 let mut bad = slot;
                 bad[bit / 8] ^= 1 << (bit % 8);
                 assert!(Manifest::decode(&bad).is_err(), "bit {bit}");

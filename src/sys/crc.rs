@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn seeds_separate_equal_words() {
-        let sums: std::collections::HashSet<_> = (0..4096).map(|seed| crc32c_words(seed, 0, [0; 3])).collect();
-        assert_eq!(sums.len(), 4096);
+        let seeds = if cfg!(miri) { 16 } else { 4096 };
+        let sums: std::collections::HashSet<_> = (0..seeds).map(|seed| crc32c_words(seed, 0, [0; 3])).collect();
+        assert_eq!(sums.len(), seeds as usize);
     }
 }
