@@ -85,7 +85,7 @@ impl<S> Subject<S> {
 
     /// Those that do the whole work at once are slow, and not held against a bar: a third of the rounds will do.
     fn takes_part_in(&self, round: usize) -> bool {
-        self.is_sliced || round % 3 == 0
+        self.is_sliced || round.is_multiple_of(3)
     }
 
     fn slices(&self, work: Work) -> usize {
