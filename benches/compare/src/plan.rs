@@ -34,7 +34,7 @@ pub struct Plan {
 
 /// All there is to measure.
 pub fn plans(quick: bool) -> Vec<Plan> {
-    let (rounds, few) = if quick { (5, 3) } else { (7, 3) };
+    let (rounds, few) = (if quick { 3 } else { 7 }, 3);
     let frames = |bytes: u64, size: usize| bytes / frame_len(size) as u64;
     let durable = Work::Durable { size: 128, count: 3000 };
     let group = |threads| Work::Group { size: 128, threads, count: 40_000 };
