@@ -30,6 +30,7 @@ use tails::{Latencies, PERCENTILES};
 use works::{Aspect, Row, Work};
 
 #[derive(Debug, Parser)]
+#[command(disable_help_subcommand = true)]
 struct Args {
     /// Compare with the floors alone, fewer rounds.
     #[arg(long)]
