@@ -3,6 +3,7 @@
 
 use super::frame::{self, Header, Seed, ALIGN, HEADER_LEN};
 use crate::error::DamageKind;
+use crate::sys::prefetch;
 use std::ops::{Range, RangeInclusive};
 
 /// Where a frame starts, or would start: its seq and its offset in the segment.
@@ -77,6 +78,16 @@ impl<'i> Image<'i> {
             return Ok(());
         }
         header.check_body(self.bytes, at.offset)
+    }
+
+    /// Has the processor fetch what lies as far ahead of `at` as some frames like the one there: a header says where the next one is
+    /// only once it is here, and the processor by itself does not look into the next page.
+    #[inline(always)]
+    pub(crate) fn prefetch_ahead(&self, at: Position, header: &Header) {
+        const FRAMES: u64 = 32;
+        if let Some(byte) = self.bytes.get((at.offset + FRAMES * header.frame_len()) as usize) {
+            prefetch(byte);
+        }
     }
 
     /// The stored payload of the frame at `at`, whose header is known to be intact.

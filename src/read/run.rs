@@ -3,7 +3,6 @@
 use super::entry::Entry;
 use crate::format::frame::Header;
 use crate::format::walk::{Image, Position};
-use crate::sys::prefetch;
 
 /// Frames of one segment that are mapped, brought in and published. It gives entries for as long as the next one is valid, whole and
 /// not compressed; whatever else comes is for the [`Walk`](super::walk::Walk) to judge.
@@ -25,23 +24,13 @@ impl<'v> Run<'v> {
         self.at
     }
 
-    /// Has the processor fetch what lies as far ahead as a few frames like this one: the next header says where the one after it is
-    /// only once it is here.
-    #[inline(always)]
-    fn prefetch(&self, header: &Header) {
-        const AHEAD: u64 = 8;
-        if let Some(byte) = self.image.bytes.get((self.at.offset + AHEAD * header.frame_len()) as usize) {
-            prefetch(byte);
-        }
-    }
-
     #[inline(always)]
     pub(super) fn next(&mut self) -> Option<Entry<'v>> {
         if self.at.seq >= self.end_seq {
             return None;
         }
         let (header, entry) = plain_entry(&self.image, self.at)?;
-        self.prefetch(&header);
+        self.image.prefetch_ahead(self.at, &header);
         self.at = self.at.after(&header);
         Some(entry)
     }

@@ -75,6 +75,7 @@ impl SegmentBytes {
         self.map.touch(at.offset..(at.offset + HEADER_LEN as u64).min(self.len))?;
         match image.header(at) {
             Ok(header) => {
+                image.prefetch_ahead(at, &header);
                 self.map.touch(at.offset..at.offset + header.frame_len())?;
                 Ok(image.check_body(at, &header).map(|()| header))
             }
