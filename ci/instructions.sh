@@ -10,9 +10,6 @@ command -v valgrind >/dev/null || skip "no valgrind"
 
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-# Which instruction belongs to which file is told by line tables.
-export CARGO_PROFILE_BENCH_DEBUG=line-tables-only
-
 # count WORK COUNT [FILE]: the instructions of the whole process, or those of one source file.
 count() {
     local runner="valgrind --tool=callgrind --callgrind-out-file=$scratch/out"

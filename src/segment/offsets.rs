@@ -206,4 +206,24 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn who_reads_while_the_list_grows_sees_no_wrong_place() {
+        const FRAMES: u64 = if cfg!(miri) { 40 } else { 20_000 };
+        let place = |index| if index < FRAMES / 2 { 128 + index * 160 } else { 136 + index * 160 };
+        let offsets = Offsets::default();
+        std::thread::scope(|scope| {
+            let reader = || {
+                while offsets.get(FRAMES - 1) == Place::Unknown {
+                    for index in [0, 1, 2, FRAMES / 2 - 1, FRAMES / 2, FRAMES / 2 + 1, FRAMES - 1] {
+                        let seen = offsets.get(index);
+                        assert!(seen == Place::Unknown || seen == Place::At(place(index)), "{index}: {seen:?}");
+                    }
+                }
+            };
+            let readers = [scope.spawn(reader), scope.spawn(reader)];
+            (0..FRAMES).for_each(|index| offsets.extend().found(index, place(index)));
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
+    }
 }

@@ -306,8 +306,7 @@ impl GroupSync {
         state.syncs += 1;
         if let Some(leadership) = leadership {
             leadership.give_up_locked(&mut state);
-            let group = self.shown.waiting.load(Ordering::Acquire) + 1;
-            self.shown.last_group.store(group, Ordering::Release); // with the Acquire in last_group()
+            self.shown.last_group.store(self.gathered(), Ordering::Release); // with the Acquire in last_group()
         }
         if state.epoch != epoch || mark.seq <= state.durable_seq {
             self.wake(state);

@@ -5,8 +5,8 @@
 //! of ten nanoseconds, so the lower percentiles are rough.
 //!
 //! All append as fast as they can. The disk is then the bottleneck, and who fills a segment waits for the next one; but that is one
-//! append of hundreds of thousands, which only the maximum shows. Pauses between the appends, tried with 1 and 2 ms after each MiB,
-//! change neither the 99.9th nor the 99.99th percentile by more than two runs differ, and make the run longer.
+//! append of hundreds of thousands, which only the maximum shows. Pauses between the appends, tried with 1 and 2 ms after each MiB
+//! in a few runs on a busy machine, showed no clear change below the maximum, and make the run longer.
 
 use crate::clock::{ticks, ticks_per_ns};
 use crate::rounds::Sample;
