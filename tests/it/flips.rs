@@ -4,7 +4,7 @@
 //! The verdict that must come out follows from the place alone: a segment is an identity of 64 bytes, a link of 64, and frames of
 //! 32 bytes and the payload, up to the next multiple of eight.
 
-use crate::sim::scratch_dir;
+use crate::shared::fast_dir;
 use crate::support::logs::copy_dir;
 use maplog::{Damage, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ fn fill(log: &Log, seqs: Range<u64>, rotate: &[u64], synced: u64) {
 impl Specimen {
     /// Three segments, closed.
     fn closed() -> Specimen {
-        let dir = scratch_dir();
+        let dir = fast_dir();
         let log = options().open(dir.path().join("log")).unwrap();
         fill(&log, 1..41, &[13, 27], 40);
         log.close().unwrap();
@@ -76,7 +76,7 @@ impl Specimen {
 
     /// Two segments, of which 1 to 30 were synced and 31 to 36 were appended after that; then killed.
     fn killed(idle: Duration) -> Specimen {
-        let dir = scratch_dir();
+        let dir = fast_dir();
         let running = dir.path().join("running");
         let log = options().open(&running).unwrap();
         fill(&log, 1..37, &[13], 30);
@@ -441,7 +441,7 @@ fn salvage_keeps_what_a_cut_file_still_has() {
 
 #[test]
 fn a_flipped_slot_brings_no_truncated_entry_back() {
-    let dir = scratch_dir();
+    let dir = fast_dir();
     let running = dir.path().join("running");
     let log = options().open(&running).unwrap();
     fill(&log, 1..41, &[13, 27], 40);

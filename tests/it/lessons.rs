@@ -23,10 +23,11 @@
 //! | Prometheus #7245: repair deleted almost everything | `salvage::case_38_losses_inside_segments_are_skipped_listed_and_truncated_away` |
 //! | etcd #11220: "crc mismatch, cannot be repaired" | `lessons::damage_says_where_what_and_which_entries`, `salvage::case_38_a_lost_segment_is_one_loss_and_a_cut_before_it_takes_it_away` |
 
+use crate::shared::fast_dir;
 use crate::support::child;
 use crate::support::format;
 use crate::support::image::{Recorder, What};
-use crate::support::logs::{assert_holds, copy_dir, fast_dir, fill, lives, manual, payload, wait_until};
+use crate::support::logs::{assert_holds, copy_dir, fill, lives, manual, payload, wait_until};
 use crate::support::seam;
 use maplog::testing::Op;
 use maplog::{Ack, Compression, Options, RecoveryMode, SyncPolicy, Verify};
@@ -116,10 +117,10 @@ fn recovery_over_a_recycled_file_equals_recovery_over_zeros() {
     let (synced, end) = (whole.frames[0].bytes.end, whole.end());
     let len = fs::metadata(&whole.path).unwrap().len();
     for seed in 0..60 {
-        let mut rng = crate::support::logs::Rng::new(seed);
+        let mut rng = crate::shared::Rng::new(seed);
         let mut kept = BTreeSet::new();
         cut.write(&garbage, |unsynced| {
-            let survives = rng.coin();
+            let survives = rng.one_in(2);
             if let (true, What::Sector(bytes)) = (survives && unsynced.is_of_segment(id), &unsynced.what) {
                 kept.insert(bytes.start);
             }

@@ -8,7 +8,6 @@ mod basics;
 mod borrow;
 mod contract;
 mod crash_cases;
-mod crash_images;
 mod dead_bytes;
 mod flips;
 mod full_disk;
@@ -21,7 +20,8 @@ mod policies;
 mod regressions;
 mod sealed_while_synced;
 mod seam;
-mod sim;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod support;
 mod threads;
 mod tidy;

@@ -3,7 +3,7 @@
 //!
 //! A failure prints its seed; `MAPLOG_SEEDS=start..end` runs others.
 
-use crate::sim::{scratch_dir, seeds, Rng};
+use crate::shared::{fast_dir, seeds, Rng};
 use crate::support::logs::copy_dir;
 use maplog::{Compression, Error, Follower, Log, Options, PinnedEntry, SyncPolicy, View};
 use std::collections::BTreeMap;
@@ -29,7 +29,7 @@ fn a_log_is_what_a_map_of_its_entries_is() {
 
 fn run(seed: u64) {
     let mut rng = Rng::new(seed);
-    let scratch = scratch_dir();
+    let scratch = fast_dir();
     let policy = match rng.within(0..4) {
         0 => SyncPolicy::Immediate,
         1 => SyncPolicy::Batch { entries: rng.within(1..50) as u32, bytes: rng.within(1..20_000) },

@@ -1,7 +1,7 @@
 //! A segment that is filled and sealed while a sync of its first part is under way: the rest has to be synced too before anything
 //! past it is called durable.
 
-use crate::sim::lock;
+use crate::shared::lock;
 use maplog::testing::{observe, Observer, Op};
 use maplog::{Log, Options, SyncPolicy};
 use std::io;

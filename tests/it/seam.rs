@@ -156,23 +156,6 @@ pub(crate) fn within_ten_seconds<T: Send + 'static>(what: &str, work: impl FnOnc
     }
 }
 
-/// A pseudo-random sequence (xorshift64*), the same for the same seed.
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `bound`.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
-    }
-}
-
 /// The name of the variable that tells a child test where its log is.
 const CHILD_DIR: &str = "MAPLOG_TEST_CHILD_DIR";
 

@@ -1,7 +1,8 @@
 //! Several threads on one log: who appends, reads, follows, waits, truncates and closes at once gets what he was
 //! promised, and nobody waits for ever.
 
-use crate::seam::{self, within_ten_seconds, Random};
+use crate::seam::{self, within_ten_seconds};
+use crate::shared::Rng;
 use maplog::{Ack, Error, Follower, Log, Options, PinnedEntry, SyncPolicy, View};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,10 +16,10 @@ fn small(policy: SyncPolicy) -> Options {
 
 /// Bytes that name themselves: an id that is given once, and a pattern that follows from it.
 fn payload(id: u64) -> Vec<u8> {
-    let mut random = Random::new(id);
-    let words = 1 + random.below(30);
+    let mut rng = Rng::new(id);
+    let words = 1 + rng.within(0..30);
     let mut bytes = id.to_le_bytes().to_vec();
-    (0..words).for_each(|_| bytes.extend(random.below(u64::MAX).to_le_bytes()));
+    (0..words).for_each(|_| bytes.extend(rng.within(0..u64::MAX).to_le_bytes()));
     bytes
 }
 
@@ -69,14 +70,14 @@ impl Shared {
         assert_eq!(self.acked.lock().unwrap().insert(id, seq), None);
     }
 
-    fn append_something(&self, random: &mut Random) {
+    fn append_something(&self, rng: &mut Rng) {
         let id = self.id();
         let bytes = payload(id);
-        let appended = match random.below(20) {
+        let appended = match rng.within(0..20) {
             0 => self.log.append_as(&bytes, Ack::Durable),
             1..=3 => self.log.append_with(bytes.len(), |place| place.copy_from_slice(&bytes)),
             4..=7 => {
-                let ids: Vec<_> = (0..1 + random.below(6)).map(|_| self.id()).collect();
+                let ids: Vec<_> = (0..1 + rng.within(0..6)).map(|_| self.id()).collect();
                 let payloads: Vec<_> = ids.iter().map(|&id| payload(id)).collect();
                 match self.log.append_batch(&payloads) {
                     Ok(seqs) => {
@@ -99,29 +100,29 @@ impl Shared {
     }
 
     /// Checks a view from both ends, and keeps some of its entries.
-    fn read(&self, random: &mut Random, pinned: &mut Vec<(u64, PinnedEntry)>) {
+    fn read(&self, rng: &mut Rng, pinned: &mut Vec<(u64, PinnedEntry)>) {
         let view = self.log.view();
         let seqs: Vec<_> = view.iter().map(|entry| entry.unwrap()).map(|e| (e.seq(), id_of(e.payload()))).collect();
         assert!(seqs.iter().map(|(seq, _)| *seq).eq(view.first_seq()..view.next_seq()));
         let back: Vec<_> =
             view.iter().rev().map(|entry| entry.unwrap()).map(|e| (e.seq(), id_of(e.payload()))).collect();
         assert!(back.iter().rev().eq(&seqs));
-        if let Some((seq, id)) = seqs.get(random.below(seqs.len().max(1) as u64) as usize) {
+        if let Some((seq, id)) = seqs.get(rng.within(0..seqs.len().max(1) as u64) as usize) {
             assert_eq!(id_of(view.get(*seq).unwrap().unwrap().payload()), *id);
         }
         pinned.extend(self.log.iter().step_by(97).map(|entry| entry.unwrap()).map(|e| (id_of(e.payload()), e)).take(3));
     }
 
-    fn cut_something(&self, random: &mut Random) {
+    fn cut_something(&self, rng: &mut Rng) {
         let (first, next) = (self.log.first_seq(), self.log.next_seq());
-        let done = match random.below(20) {
+        let done = match rng.within(0..20) {
             0..=9 => {
-                let seq = first + random.below(next - first + 1) / 2;
+                let seq = first + rng.within(0..next - first + 1) / 2;
                 self.log.truncate_before(seq).map(|now| assert!(now <= seq.max(first)))
             }
-            10..=17 => self.log.truncate_after(next - 1 - random.below(30).min(next - first)),
+            10..=17 => self.log.truncate_after(next - 1 - rng.within(0..30).min(next - first)),
             18 => self.log.rotate(),
-            _ => self.log.reset(next - random.below(20).min(next - first)),
+            _ => self.log.reset(next - rng.within(0..20).min(next - first)),
         };
         match done {
             // Others append and cut meanwhile.
@@ -130,8 +131,8 @@ impl Shared {
         }
     }
 
-    fn wait_for_something(&self, random: &mut Random) {
-        let seq = self.log.next_seq().saturating_sub(random.below(10));
+    fn wait_for_something(&self, rng: &mut Rng) {
+        let seq = self.log.next_seq().saturating_sub(rng.within(0..10));
         match self.log.wait_durable(seq) {
             Ok(()) | Err(Error::Truncated { .. } | Error::SeqOutOfRange { .. }) => {}
             Err(error) => panic!("{error}"),
@@ -233,26 +234,26 @@ fn everything_at_once(seed: u64, policy: SyncPolicy, time: Duration) {
     let mut workers = Vec::new();
     for worker in 0..5 {
         workers.push(spawn(&shared, move |shared| {
-            let mut random = Random::new(seed * 100 + worker);
+            let mut rng = Rng::new(seed * 100 + worker);
             while !shared.stopped() {
                 match worker {
-                    0..=2 => shared.append_something(&mut random),
+                    0..=2 => shared.append_something(&mut rng),
                     3 => {
-                        shared.cut_something(&mut random);
-                        thread::sleep(Duration::from_micros(random.below(4000)));
+                        shared.cut_something(&mut rng);
+                        thread::sleep(Duration::from_micros(rng.within(0..4000)));
                     }
                     _ => {
-                        shared.wait_for_something(&mut random);
-                        thread::sleep(Duration::from_micros(random.below(1000)));
+                        shared.wait_for_something(&mut rng);
+                        thread::sleep(Duration::from_micros(rng.within(0..1000)));
                     }
                 }
             }
         }));
     }
     let reader = spawn(&shared, move |shared| {
-        let (mut random, mut pinned) = (Random::new(seed), Vec::new());
+        let (mut rng, mut pinned) = (Rng::new(seed), Vec::new());
         while !shared.stopped() {
-            shared.read(&mut random, &mut pinned);
+            shared.read(&mut rng, &mut pinned);
         }
         pinned
     });

@@ -1,7 +1,8 @@
 //! Callers who do what nobody should: closures that panic or call back, items that change, clocks that jump.
 
+use crate::shared::fast_dir;
 use crate::support::child;
-use crate::support::logs::{assert_holds, fast_dir, fill, manual, payload};
+use crate::support::logs::{assert_holds, fill, manual, payload};
 use crate::support::seam::{self, Gate};
 use maplog::testing::set_clock_ms;
 use maplog::{Error, Log, SyncPolicy, Verify};

@@ -1,7 +1,8 @@
 //! Power cuts while a log is made: what is there afterwards is a new log, or the log that it was.
 
+use crate::shared::fast_dir;
 use crate::support::image::Film;
-use crate::support::logs::{assert_holds, fast_dir, fill, manual};
+use crate::support::logs::{assert_holds, fill, manual};
 use std::fs;
 
 #[test]

@@ -1,8 +1,9 @@
 //! Entries that a truncation took away never come back, and what it left is durable.
 
+use crate::shared::fast_dir;
 use crate::support::format;
 use crate::support::image::{Film, Recorder, Recording};
-use crate::support::logs::{assert_holds, copy_dir, fast_dir, fill, lives, manual, wait_until};
+use crate::support::logs::{assert_holds, copy_dir, fill, lives, manual, wait_until};
 use maplog::{Log, Verify};
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Acked bytes that are not what they were: they are named, and never taken for the end of the log.
 
+use crate::shared::fast_dir;
 use crate::support::format::{self, flip};
-use crate::support::logs::{assert_holds, copy_dir, fast_dir, fill, manual, payload, wait_until};
+use crate::support::logs::{assert_holds, copy_dir, fill, manual, payload, wait_until};
 use crate::support::seam;
 use maplog::{Damage, Error, Result, SyncPolicy, Verify};
 use std::fs;

@@ -3,9 +3,10 @@
 //! A truncation syncs first. So that it finds a sync in flight that began later, it is held back between the two: by the lock of the
 //! manifest, which a `validate` holds for as long as its read of the manifest is held.
 
+use crate::shared::fast_dir;
 use crate::support::format;
 use crate::support::image::{Recorder, Recording};
-use crate::support::logs::{assert_holds, fast_dir, fill, manual, payload, wait_until};
+use crate::support::logs::{assert_holds, fill, manual, payload, wait_until};
 use crate::support::seam::{self, Gate};
 use maplog::testing::Op;
 use maplog::{Ack, Error, Log, Result};

@@ -1,8 +1,9 @@
 //! The manifest: one bad slot is repaired and reported, two are an error, and no write to it, torn or lost, costs the log.
 
+use crate::shared::{fast_dir, Rng};
 use crate::support::format::{self, Mark};
 use crate::support::image::{Cut, Film, Recorder};
-use crate::support::logs::{assert_holds, contents, copy_dir, fast_dir, fill, manual, payload, wait_until, Rng};
+use crate::support::logs::{assert_holds, contents, copy_dir, fill, manual, payload, wait_until};
 use crate::support::seam;
 use maplog::testing::Op;
 use maplog::{Error, RecoveryMode};
@@ -109,7 +110,7 @@ fn case_21_a_mark_ends_a_batch_of_a_live_segment_and_one_that_does_not_is_refuse
         let first = log.next_seq();
         let count = 1 + rng.next() % 40;
         log.append_batch((first..first + count).map(|seq| payload(1, seq))).unwrap();
-        if rng.coin() {
+        if rng.one_in(2) {
             log.sync().unwrap();
         }
         if round % 10 == 9 {

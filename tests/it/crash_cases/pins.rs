@@ -1,8 +1,9 @@
 //! Borrowed bytes: valid, and the same, whatever becomes of the log that they were read from.
 
+use crate::shared::fast_dir;
 use crate::support::child;
 use crate::support::format;
-use crate::support::logs::{fast_dir, fill, lives, manual, payload, wait_until};
+use crate::support::logs::{fill, lives, manual, payload, wait_until};
 use crate::support::seam;
 use maplog::testing::Op;
 use maplog::{Error, Log};

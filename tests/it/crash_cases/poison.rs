@@ -1,8 +1,9 @@
 //! A failed sync: nothing is acked after it, and what a later open keeps is on the disk.
 
+use crate::shared::fast_dir;
 use crate::support::format;
 use crate::support::image::Recorder;
-use crate::support::logs::{assert_holds, fast_dir, fill, lives, manual, payload, wait_until};
+use crate::support::logs::{assert_holds, fill, lives, manual, payload, wait_until};
 use crate::support::seam::{self, Gate};
 use maplog::{Error, Log, SyncPolicy};
 use std::fs;

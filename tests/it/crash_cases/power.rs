@@ -1,8 +1,9 @@
 //! Power cuts of a log that only appends: what was acked is there, what was lost stays lost, and no crash is called damage.
 
+use crate::shared::fast_dir;
 use crate::support::format;
 use crate::support::image::{Cut, Film, Recorder, Unsynced, What};
-use crate::support::logs::{assert_holds, copy_dir, fast_dir, fill, lives, manual, payload, wait_until};
+use crate::support::logs::{assert_holds, copy_dir, fill, lives, manual, payload, wait_until};
 use crate::support::seam::{self, Gate};
 use maplog::{Log, Verify};
 use std::fs;

@@ -1,8 +1,9 @@
 //! Files that are unlinked, or used again: what they held stays dead, and says nothing about the log.
 
+use crate::shared::fast_dir;
 use crate::support::format;
 use crate::support::image::{Film, Recorder};
-use crate::support::logs::{assert_holds, copy_dir, fast_dir, fill, lives, manual, wait_until};
+use crate::support::logs::{assert_holds, copy_dir, fill, lives, manual, wait_until};
 use crate::support::seam;
 use maplog::testing::Op;
 use std::fs;

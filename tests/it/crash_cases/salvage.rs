@@ -1,7 +1,8 @@
 //! Salvage: what is intact is kept, every loss is listed once, and until the damage is truncated away no strict open takes the log.
 
+use crate::shared::fast_dir;
 use crate::support::format;
-use crate::support::logs::{contents, copy_dir, fast_dir, fill, manual, payload, wait_until};
+use crate::support::logs::{contents, copy_dir, fill, manual, payload, wait_until};
 use maplog::{Error, Log, Options, RecoveryMode};
 use std::fs;
 use std::ops::Range;

@@ -1,9 +1,10 @@
 //! Full disks: an error from the call that needed the space, and nothing else. And space that nobody needs is not kept.
 
+use crate::shared::fast_dir;
 use crate::support::child;
 use crate::support::format;
 use crate::support::image::Film;
-use crate::support::logs::{assert_holds, copy_dir, disk_use, fast_dir, fill, lives, manual, payload};
+use crate::support::logs::{assert_holds, copy_dir, disk_use, fill, lives, manual, payload};
 use crate::support::seam::{self, Gate};
 use maplog::testing::{ObserverGuard, Op};
 use maplog::{Error, Log, SyncPolicy};

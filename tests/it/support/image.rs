@@ -6,7 +6,7 @@
 //! ([`Recorder::resume`]) a page that differs from the disk is taken for one whose write has failed: a sync passes it over until
 //! somebody writes it again.
 
-use super::logs::Rng;
+use crate::shared::Rng;
 use maplog::testing::{observe, Observer, ObserverGuard, Op};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;

@@ -1,13 +1,13 @@
 //! Logs with a known content. The standard geometry puts exactly a hundred entries into a segment: seq 1 to 100 into the first, and
 //! so on, if nothing is cut.
 
+use crate::shared::Rng;
 use maplog::{Log, Options, SyncPolicy};
 use std::fs;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 pub(crate) const SEGMENT: u64 = 8 << 10;
 /// Bytes of a standard payload. With its header: 80, of which a segment of 8 KiB holds a hundred.
@@ -59,13 +59,6 @@ pub(crate) fn assert_holds(log: &Log, runs: &[(u8, Range<u64>)]) {
     assert!(found == expected, "found {:?}, expected {:?}", ends(&found), ends(&expected));
 }
 
-/// A directory in memory, where there is one: syncs cost nothing, and images of power cuts are files like any others.
-pub(crate) fn fast_dir() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let made = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
-    made.or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// Copies a log's directory: what a kill of the process would leave, page cache and all.
 pub(crate) fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
@@ -112,28 +105,5 @@ pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     while !done() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");
         std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// A small generator of pseudo-random numbers: one seed, one sequence, on every machine.
-#[derive(Debug, Clone)]
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Rng {
-        Rng(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// True in one of two cases.
-    pub(crate) fn coin(&mut self) -> bool {
-        self.next() & 1 == 1
     }
 }

@@ -1,97 +1,71 @@
-//! Property tests over crash images: random calls on a log in a simulated world, a crash at a random operation, recovery from what
-//! the crash left, and so on for several incarnations, with everything that an earlier one dropped or truncated still lying about.
-//!
-//! Each seed is one chain of incarnations under one sync policy. A failure prints the seed and what was done. To run more seeds, or
-//! one again:
-//!
-//! ```text
-//! MAPLOG_SEEDS=1000..2000 cargo test --release --features __testing --test it crash_images
-//! ```
+//! A chain of incarnations: random calls on a log in a simulated world, a crash at a random operation, recovery from what the crash
+//! left, and so on, with everything that an earlier incarnation dropped or truncated still lying about.
 //!
 //! A seed fixes the calls and the choices of the crash. The log's own threads are not under its control, so that a failure of a
 //! rare interleaving may need the seed more than once.
 
-mod oracle;
-
-use crate::sim::{lock, scratch_dir, seeds, Crash, Disk, Rng, Sim, Wreck};
-use maplog::{Ack, Log, Options, RecoveryMode, SyncPolicy, Verify};
-use oracle::{Doing, Expect, Model, Recovered, Running};
+use crate::damage;
+use crate::figures::{phase, Figures};
+use crate::oracle::{Doing, Expect, Model, Recovered, Running};
+use crate::shared::{fast_dir, lock, Rng};
+use crate::sim::{Crash, Disk, Image, Sim, Wreck};
+use maplog::{Ack, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// Seeds that each policy runs with if nobody asks for others.
-const SEEDS: Range<u64> = 0..40;
 const INCARNATIONS: u64 = 8;
 /// The log lies in directories that its first open makes.
 const LOG_DIR: &str = "new/log";
 
-#[test]
-fn crashes_under_immediate_sync_keep_the_promises() {
-    run_seeds(|_| SyncPolicy::Immediate);
-}
-
-#[test]
-fn crashes_under_batch_sync_keep_the_promises() {
-    run_seeds(|rng| SyncPolicy::Batch { entries: rng.within(1..30) as u32, bytes: rng.within(100..4000) });
-}
-
-#[test]
-fn crashes_under_interval_sync_keep_the_promises() {
-    run_seeds(|rng| SyncPolicy::Interval(Duration::from_micros(rng.within(200..5000))));
-}
-
-#[test]
-fn crashes_under_manual_sync_keep_the_promises() {
-    run_seeds(|_| SyncPolicy::Manual);
-}
-
-// The seed is for whoever reads the failure.
-#[allow(clippy::print_stderr)]
-fn run_seeds(policy: impl Fn(&mut Rng) -> SyncPolicy) {
-    for seed in seeds(SEEDS) {
-        let mut rng = Rng::new(seed);
-        let trace = Arc::new(Mutex::new(String::new()));
-        let mut chain = Chain {
-            policy: policy(&mut rng),
-            // Entries of one size have their frames at the same offsets in every life of a file.
-            usual_len: *rng.pick(&[8, 32, 72, 200]),
-            segment_size: rng.within(2..9) * 4096,
-            rng,
-            scratch: scratch_dir(),
-            roots: 0,
-            trace: Arc::clone(&trace),
-        };
-        writeln!(lock(&trace), "{:?}, segments of {} bytes", chain.policy, chain.segment_size).unwrap();
-        if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| chain.run())) {
-            eprintln!("seed {seed} failed; run it again with MAPLOG_SEEDS={seed}..{}\n{}", seed + 1, lock(&trace));
-            panic::resume_unwind(panic);
-        }
-    }
-}
-
 /// One log through all its incarnations.
-struct Chain {
+pub(crate) struct Chain<'f> {
     rng: Rng,
     policy: SyncPolicy,
+    /// Entries of one size have their frames at the same offsets in every life of a file.
     usual_len: u64,
+    all_are_usual: bool,
     segment_size: u64,
     scratch: tempfile::TempDir,
     /// Worlds so far.
     roots: u64,
+    /// What was done, for who reads a failure.
     trace: Arc<Mutex<String>>,
+    figures: &'f Figures,
 }
 
 /// How one incarnation ended.
 enum End {
     Stopped,
     Closed,
+    /// A sync failed, and the log cannot go on.
+    Failed,
 }
 
-impl Chain {
+impl Chain<'_> {
+    pub(crate) fn new<'f>(seed: u64, trace: Arc<Mutex<String>>, figures: &'f Figures) -> Chain<'f> {
+        let mut rng = Rng::new(seed);
+        let policy = match rng.within(0..4) {
+            0 => SyncPolicy::Immediate,
+            1 => SyncPolicy::Batch { entries: rng.within(1..30) as u32, bytes: rng.within(100..4000) },
+            2 => SyncPolicy::Interval(Duration::from_micros(rng.within(200..5000))),
+            _ => SyncPolicy::Manual,
+        };
+        Chain {
+            policy,
+            usual_len: *rng.pick(&[8, 32, 72, 200]),
+            all_are_usual: rng.one_in(2),
+            segment_size: rng.within(2..9) * 4096,
+            rng,
+            scratch: fast_dir(),
+            roots: 0,
+            trace,
+            figures,
+        }
+    }
+
     fn say(&self, what: impl AsRef<str>) {
         writeln!(lock(&self.trace), "{}", what.as_ref()).unwrap();
     }
@@ -102,11 +76,16 @@ impl Chain {
     }
 
     fn options(&mut self) -> Options {
+        if self.rng.one_in(8) {
+            // Files that are there keep their size.
+            self.segment_size = self.rng.within(2..9) * 4096;
+        }
         let verify = *self.rng.pick(&[Verify::Unproven, Verify::All]);
         Options::new().segment_size(self.segment_size).sync_policy(self.policy).verify(verify)
     }
 
-    fn run(&mut self) {
+    pub(crate) fn run(&mut self) {
+        self.say(format!("{:?}, segments of {} bytes", self.policy, self.segment_size));
         let mut root = self.new_root();
         std::fs::create_dir(&root).unwrap();
         let mut disk = Disk::load(&root);
@@ -117,46 +96,54 @@ impl Chain {
         let mut is_clean = false;
         for incarnation in 0..INCARNATIONS {
             let model = Arc::new(Mutex::new(Model::Opening(expect.clone())));
-            let sim = Sim::start(&root, disk, Arc::clone(&model), self.rng.fork());
+            let sim = Sim::start(&root, disk, Arc::clone(&model), Rng::new(self.rng.next()));
             self.say(format!("--- incarnation {incarnation}"));
             let crash = *self.rng.pick(&[Crash::PowerCut, Crash::PowerCut, Crash::Kill]);
             if incarnation == 0 && self.rng.one_in(2) {
                 // While the log is being made.
-                sim.plan(self.rng.within(1..20), crash);
+                sim.plan_crash(self.rng.within(1..20), crash);
             } else {
                 self.plan(&sim, crash);
             }
+            if self.rng.one_in(5) {
+                sim.plan_failure(self.rng.within(1..120));
+            }
             let mut life = Life {
                 chain: self,
+                sim: &sim,
+                crash,
                 root: &root,
                 model,
                 durable: durable.take(),
                 uninterrupted: uninterrupted.take(),
                 is_clean,
             };
-            // A clean close is followed by another open in the same world.
+            // A clean close is followed by another open in the same world, and so is a failure at times.
             let end = loop {
-                match life.live(&sim) {
-                    End::Closed if life.chain.rng.one_in(2) => {
-                        life.reopen();
-                        life.chain.plan(&sim, crash);
-                    }
+                match life.live() {
+                    End::Closed if life.chain.rng.one_in(2) => life.reopen(),
+                    End::Failed if life.chain.rng.one_in(2) && !sim.stopped() => life.reopen_failed(),
                     end => break end,
                 }
+                life.chain.plan(&sim, crash);
             };
             uninterrupted = life.uninterrupted;
             is_clean = matches!(end, End::Closed) && !sim.stopped();
+            let failed = sim.sync_failed();
             let mut wreck = sim.wreck(crash);
-            self.say(format!("{crash:?} at {}{}", wreck.at, if is_clean { ", closed" } else { "" }));
+            let phase = phase(&wreck.model, &wreck.at, is_clean);
+            self.say(format!("{crash:?}, {phase}, at {}", wreck.at));
+            self.figures.count_crash(phase);
             let opening = matches!(wreck.model, Model::Opening(_));
             expect = wreck.model.clone().expect(crash);
             std::fs::remove_dir_all(&root).unwrap();
+            self.examine_power_cuts(&mut wreck);
             root = self.new_root();
             disk = wreck.settle(&root);
-            if crash == Crash::Kill {
+            if crash == Crash::Kill || failed {
                 uninterrupted = None;
             } else if !opening || uninterrupted.is_none() {
-                uninterrupted = Some(self.recover_a_copy(&wreck));
+                uninterrupted = Some(self.examine(&wreck.image, &expect, phase));
             }
             durable = Some(wreck.durable);
         }
@@ -170,34 +157,83 @@ impl Chain {
             5 | 6 => self.rng.within(100..600),
             _ => u64::MAX / 2,
         };
-        sim.plan(operation, crash);
+        sim.plan_crash(operation, crash);
     }
 
-    /// Recovers a copy of what a power cut left, in peace: once as usual, and sometimes to salvage, which finds nothing lost.
-    fn recover_a_copy(&mut self, wreck: &Wreck<Model>) -> Recovered {
-        let recover = |options: Options| {
-            let root = self.scratch.path().join("copy");
-            wreck.image.write_to(&root);
-            let log = options.open(root.join(LOG_DIR)).unwrap_or_else(|e| panic!("a crash image does not open: {e}"));
-            let recovered = Recovered::read(&log).unwrap();
-            assert_eq!(log.recovery().losses, [], "a crash loses nothing that has to be listed");
+    /// Looks at what else a power cut might have left.
+    fn examine_power_cuts(&mut self, wreck: &mut Wreck<Model>) {
+        let expect = wreck.model.clone().expect(Crash::PowerCut);
+        let phase = phase(&wreck.model, &wreck.at, false);
+        for image in std::mem::take(&mut wreck.power_cuts) {
+            if self.figures.is_new(&image) {
+                self.examine(&image, &expect, phase);
+            }
+        }
+    }
+
+    /// Recovers copies of an image in peace, whole and with damage done to it. What an open gives.
+    fn examine(&mut self, image: &Image, expect: &Expect, phase: &'static str) -> Recovered {
+        self.figures.count_state(phase);
+        let options = Options::new().segment_size(self.segment_size).sync_policy(SyncPolicy::Manual);
+        let root = self.scratch.path().join("copy");
+        image.write_to(&root);
+        let log = open_crash_image(options.clone().verify(self.verify()), &root);
+        let recovered = Recovered::read(&log).unwrap();
+        expect.check(&recovered);
+        if self.rng.one_in(3) {
+            self.append_and_die(log, &root, &options, &recovered);
+        } else {
+            drop(log);
+        }
+        std::fs::remove_dir_all(&root).unwrap();
+        if self.rng.one_in(8) {
+            image.write_to(&root);
+            let log = open_crash_image(options.recovery(RecoveryMode::Salvage), &root);
+            assert!(recovered == Recovered::read(&log).unwrap(), "salvage finds something else");
             drop(log);
             std::fs::remove_dir_all(&root).unwrap();
-            recovered
-        };
-        let options = Options::new().segment_size(self.segment_size).sync_policy(SyncPolicy::Manual);
-        let recovered = recover(options.clone());
+        }
         if self.rng.one_in(4) {
-            let salvaged = recover(options.recovery(RecoveryMode::Salvage));
-            assert!(recovered == salvaged, "salvage finds something else");
+            let damaged = damage::examine(image, Path::new(LOG_DIR), expect, &recovered, &root, &mut self.rng);
+            damaged.into_iter().for_each(|what| self.figures.count_damage(what));
         }
         recovered
     }
+
+    fn verify(&mut self) -> Verify {
+        *self.rng.pick(&[Verify::Unproven, Verify::All])
+    }
+
+    /// Entries of the usual size on top of what was recovered, then a kill: nothing that was dropped fits in behind them.
+    fn append_and_die(&mut self, log: Log, root: &Path, options: &Options, recovered: &Recovered) {
+        let mut expected = recovered.clone();
+        for _ in 0..self.rng.within(1..20) {
+            let payload = self.rng.bytes(self.usual_len as usize);
+            let seq = log.append(&payload).unwrap();
+            expected.entries.insert(seq, payload);
+        }
+        let killed = root.with_file_name("killed");
+        Image::read(root).write_to(&killed);
+        drop(log);
+        let log = open_crash_image(options.clone(), &killed);
+        assert!(Recovered::read(&log).unwrap() == expected, "after a second crash the log is another one");
+        drop(log);
+        std::fs::remove_dir_all(&killed).unwrap();
+    }
+}
+
+/// Opens the log of a crash image: that never fails, and loses nothing that has to be listed.
+fn open_crash_image(options: Options, root: &Path) -> Log {
+    let log = options.open(root.join(LOG_DIR)).unwrap_or_else(|e| panic!("a crash image does not open: {e}"));
+    assert_eq!(log.recovery().losses, [], "a crash loses nothing that has to be listed");
+    log
 }
 
 /// One world, from its first open to its end.
-struct Life<'c> {
-    chain: &'c mut Chain,
+struct Life<'c, 'f> {
+    chain: &'c mut Chain<'f>,
+    sim: &'c Sim<Model>,
+    crash: Crash,
     root: &'c Path,
     model: Arc<Mutex<Model>>,
     /// What the files held for sure when they were left.
@@ -208,26 +244,27 @@ struct Life<'c> {
     is_clean: bool,
 }
 
-impl Life<'_> {
-    /// Opens the log, judges what was recovered, and works with it until the world stops or the log is closed.
-    fn live(&mut self, sim: &Sim<Model>) -> End {
+impl Life<'_, '_> {
+    /// Opens the log, judges what was recovered, and works with it until the world stops, a sync fails or the log is closed.
+    fn live(&mut self) -> End {
         let options = self.chain.options();
         let log = match options.open(self.root.join(LOG_DIR)) {
             Ok(log) => log,
-            Err(_) if sim.stopped() => return End::Stopped,
+            Err(_) if self.sim.stopped() => return End::Stopped,
+            Err(Error::Io { .. } | Error::Poisoned) if self.sim.sync_failed() => return End::Failed,
             Err(error) => panic!("open of a crash image failed: {error}"),
         };
         let recovered = match Recovered::read(&log) {
             Ok(recovered) => recovered,
-            Err(_) if sim.stopped() => return End::Stopped,
+            Err(_) if self.sim.stopped() => return End::Stopped,
             Err(error) => panic!("what was recovered cannot be read: {error}"),
         };
-        if let Some(uninterrupted) = self.uninterrupted.take() {
+        if let Some(uninterrupted) = self.uninterrupted.take().filter(|_| !self.sim.sync_failed()) {
             assert!(recovered == uninterrupted, "recovery of a copy ended elsewhere");
         }
-        self.judge(&log, &recovered, sim);
+        self.judge(&log, &recovered);
         *lock(&self.model) = Model::Running(recovered.running());
-        self.work(&log, sim)
+        self.work(&log)
     }
 
     /// After a close: the log is opened again where it lies.
@@ -235,13 +272,26 @@ impl Life<'_> {
         let mut model = lock(&self.model);
         let expect = model.running().expect(Crash::Kill);
         *model = Model::Opening(expect);
+        drop(model);
         self.is_clean = true;
         self.durable = None;
     }
 
-    fn judge(&self, log: &Log, recovered: &Recovered, sim: &Sim<Model>) {
+    /// After a failed sync: the process drops the log, and opens it again.
+    fn reopen_failed(&mut self) {
+        self.chain.say("reopen");
+        let mut model = lock(&self.model);
+        if let Model::Running(running) = &*model {
+            *model = Model::Opening(running.expect(Crash::Kill));
+        }
+        drop(model);
+        self.is_clean = false;
+        self.durable = None;
+    }
+
+    fn judge(&self, log: &Log, recovered: &Recovered) {
         let report = log.recovery();
-        let (first, last) = (recovered.first, log.next_seq() - 1);
+        let (first, last) = (recovered.first, recovered.last());
         self.chain.say(format!("open: [{first}, {last}], proven {}, clean {}", report.proven_seq, report.clean));
         match &*lock(&self.model) {
             Model::Opening(expect) => expect.check(recovered),
@@ -255,48 +305,120 @@ impl Life<'_> {
         if let Some(durable) = &self.durable {
             let proven = recovered.entries.range(..=report.proven_seq).rev().take(5);
             for (seq, payload) in proven.filter(|(_, payload)| payload.len() >= 8) {
-                let found = durable.iter().any(|bytes| contains(bytes, payload));
+                let found = durable.iter().any(|bytes| damage::find(bytes, payload).is_some());
                 assert!(found, "seq {seq} is called proven ({}), and was never durable", report.proven_seq);
             }
         }
         match log.validate() {
             Ok(report) => assert!(report.is_intact(), "{:?}", report.damage),
-            Err(_) if sim.stopped() => {}
+            Err(_) if self.sim.stopped() => {}
             Err(error) => panic!("validate failed: {error}"),
         }
     }
 
-    /// Random calls, until one fails because the world has stopped.
-    fn work(&mut self, log: &Log, sim: &Sim<Model>) -> End {
+    /// Random calls, until one fails.
+    fn work(&mut self, log: &Log) -> End {
         for _ in 0..self.chain.rng.within(10..120) {
-            if sim.stopped() {
+            if self.sim.stopped() {
                 return End::Stopped;
             }
             match self.step(log) {
                 Ok(()) => {}
-                Err(_) if sim.stopped() => return End::Stopped,
+                Err(_) if self.sim.stopped() => return End::Stopped,
+                Err(error) if self.sim.sync_failed() => match self.after_failure(log, error) {
+                    Some(end) => return end,
+                    None => continue,
+                },
                 Err(error) => panic!("a call failed in a world that goes on: {error}"),
+            }
+            if self.chain.rng.one_in(8) {
+                self.sim.write_back();
             }
         }
         if self.chain.rng.one_in(3) {
             return End::Stopped;
         }
         self.chain.say("close");
-        lock(&self.model).running().doing = Some(Doing::Upkeep);
+        self.maybe_crash_soon();
+        lock(&self.model).running().doing = Some(Doing::Upkeep("close"));
         match log.close() {
             Ok(()) => {}
-            Err(_) if sim.stopped() => return End::Stopped,
+            Err(_) if self.sim.stopped() => return End::Stopped,
+            Err(_) if self.sim.sync_failed() => return End::Failed,
             Err(error) => panic!("close failed: {error}"),
         }
         let mut model = lock(&self.model);
         let running = model.running();
-        (running.durable, running.doing) = (running.last(), None);
+        running.all_is_proven();
+        running.doing = None;
         End::Closed
+    }
+
+    /// A call failed, and so did a sync, of that call or of another thread. Either the log is poisoned for good, or nothing but a file
+    /// that was to be made was lost, and the log goes on (None).
+    fn after_failure(&mut self, log: &Log, error: Error) -> Option<End> {
+        self.chain.say(format!("{error}"));
+        assert!(matches!(error, Error::Io { .. } | Error::Poisoned), "a failed sync gives {error:?}");
+        let durable = log.durable_seq();
+        let poisoned = match log.sync() {
+            Ok(_) => false,
+            Err(Error::Poisoned) => true,
+            Err(_) if self.sim.stopped() => return Some(End::Stopped),
+            Err(error) => panic!("the next sync gives {error:?}"),
+        };
+        if !poisoned {
+            assert!(!matches!(error, Error::Poisoned), "a log that was poisoned goes on");
+            let mut model = lock(&self.model);
+            let running = model.running();
+            match running.doing.take() {
+                // The cut stands: the files that it made dead could not be removed for good.
+                Some(Doing::TruncateAfter(seq)) if log.next_seq() == seq + 1 => running.drop_after(seq),
+                Some(Doing::Reset(next)) if (log.first_seq(), log.next_seq()) == (next, next) => {
+                    *running = Running::empty(next);
+                }
+                _ => {}
+            }
+            assert_eq!(log.next_seq(), running.next(), "a call that failed changed something");
+            running.durable = running.last();
+            return None;
+        }
+        let refused = [
+            log.append(b"late").map(drop),
+            log.append_batch(["late", "later"]).map(drop),
+            log.append_as(b"late", Ack::Buffered).map(drop),
+            log.wait_durable(log.next_seq() - 1),
+            log.rotate(),
+            log.truncate_before(log.next_seq()).map(drop),
+            log.truncate_after(log.first_seq()),
+            log.reset(1),
+        ];
+        let is_refused = |(index, result): (usize, &maplog::Result<()>)| {
+            let waits_for_nothing = index == 3 && durable >= log.next_seq() - 1;
+            matches!(result, Err(Error::Poisoned)) || waits_for_nothing && result.is_ok()
+        };
+        assert!(refused.iter().enumerate().all(is_refused), "a poisoned log takes a call: {refused:?}");
+        assert_eq!(log.durable_seq(), durable, "the durable seq of a poisoned log moves");
+        if self.sim.stopped() {
+            return Some(End::Stopped);
+        }
+        self.chain.figures.count_poisoned();
+        if self.chain.rng.one_in(2) {
+            assert!(log.close().is_err() || self.sim.stopped(), "a poisoned log is closed without an error");
+        }
+        Some(End::Failed)
+    }
+
+    /// Has the world stop in the middle of what comes next, at times.
+    fn maybe_crash_soon(&mut self) {
+        if self.chain.rng.one_in(12) {
+            self.sim.plan_crash(self.chain.rng.within(1..14), self.crash);
+        }
     }
 
     fn payload(&mut self) -> Vec<u8> {
         let rng = &mut self.chain.rng;
         let len = match rng.within(0..20) {
+            _ if self.chain.all_are_usual => self.chain.usual_len,
             0 => rng.within(0..8),
             1 => rng.within(500..3000),
             2..=5 => rng.within(8..300),
@@ -320,9 +442,21 @@ impl Life<'_> {
             }
             40..=47 => {
                 let payload = self.payload();
+                let (sim, crash) = (self.sim, self.crash);
+                let (writes_back, stops) = (self.chain.rng.one_in(2), self.chain.rng.one_in(60));
                 self.append_by_policy(log, vec![payload], |log, payloads| {
-                    let payload = &payloads[0];
-                    log.append_with(payload.len(), |place| place.copy_from_slice(payload)).map(|seq| seq..seq + 1)
+                    let (head, tail) = payloads[0].split_at(payloads[0].len() / 2);
+                    let fill = |place: &mut [u8]| {
+                        place[..head.len()].copy_from_slice(head);
+                        if writes_back {
+                            sim.write_back();
+                        }
+                        if stops {
+                            sim.stop(crash, "fill");
+                        }
+                        place[head.len()..].copy_from_slice(tail);
+                    };
+                    log.append_with(payloads[0].len(), fill).map(|seq| seq..seq + 1)
                 })
             }
             48..=53 => {
@@ -351,7 +485,7 @@ impl Life<'_> {
             }
             77..=79 if next > first => {
                 let seq = self.chain.rng.within(first..next);
-                self.upkeep(log, &format!("wait_durable {seq}"), |log| log.wait_durable(seq))?;
+                self.upkeep(log, "wait_durable", |log| log.wait_durable(seq))?;
                 assert!(log.durable_seq() >= seq);
                 let mut model = lock(&self.model);
                 let running = model.running();
@@ -441,8 +575,14 @@ impl Life<'_> {
         running.durable = durable;
     }
 
-    fn upkeep<T>(&mut self, log: &Log, what: &str, call: impl FnOnce(&Log) -> maplog::Result<T>) -> maplog::Result<T> {
-        lock(&self.model).running().doing = Some(Doing::Upkeep);
+    fn upkeep<T>(
+        &mut self,
+        log: &Log,
+        what: &'static str,
+        call: impl FnOnce(&Log) -> maplog::Result<T>,
+    ) -> maplog::Result<T> {
+        lock(&self.model).running().doing = Some(Doing::Upkeep(what));
+        self.maybe_crash_soon();
         self.chain.say(what);
         let returned = call(log)?;
         lock(&self.model).running().doing = None;
@@ -452,6 +592,7 @@ impl Life<'_> {
     fn truncate_before(&mut self, log: &Log, first: u64, next: u64) -> maplog::Result<()> {
         let seq = self.chain.rng.within(first..next + 1);
         lock(&self.model).running().doing = Some(Doing::TruncateBefore(seq));
+        self.maybe_crash_soon();
         let returned = log.truncate_before(seq);
         self.chain.say(format!("truncate_before {seq}: {returned:?}"));
         let first_kept = returned?;
@@ -467,12 +608,15 @@ impl Life<'_> {
         let lowest = if self.chain.rng.one_in(3) { first - 1 } else { (first - 1).max(next.saturating_sub(10)) };
         let seq = self.chain.rng.within(lowest..next);
         lock(&self.model).running().doing = Some(Doing::TruncateAfter(seq));
+        self.maybe_crash_soon();
         let returned = log.truncate_after(seq);
         self.chain.say(format!("truncate_after {seq}: {returned:?}"));
         returned?;
         let mut model = lock(&self.model);
         let running = model.running();
-        running.drop_after(seq);
+        if seq < running.last() {
+            running.drop_after(seq);
+        }
         (running.durable, running.doing) = (running.last(), None);
         assert_eq!((log.next_seq(), log.durable_seq()), (running.next(), running.durable));
         Ok(())
@@ -481,24 +625,12 @@ impl Life<'_> {
     fn reset(&mut self, log: &Log, next: u64) -> maplog::Result<()> {
         let seq = *self.chain.rng.pick(&[1, next.saturating_sub(20).max(1), next, next + 1000]);
         lock(&self.model).running().doing = Some(Doing::Reset(seq));
+        self.maybe_crash_soon();
         let returned = log.reset(seq);
         self.chain.say(format!("reset {seq}: {returned:?}"));
         returned?;
         let mut model = lock(&self.model);
-        *model.running() = Running { first: seq, durable: seq - 1, ..Running::default() };
+        *model.running() = Running::empty(seq);
         Ok(())
     }
-}
-
-fn contains(bytes: &[u8], part: &[u8]) -> bool {
-    let (first, len) = (part[0], part.len());
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|&byte| byte == first) {
-        let start = from + at;
-        if bytes.get(start..start + len) == Some(part) {
-            return true;
-        }
-        from = start + 1;
-    }
-    false
 }

@@ -32,11 +32,6 @@ impl Rng {
         &from[self.within(0..from.len() as u64) as usize]
     }
 
-    /// Another generator, with numbers of its own.
-    pub(crate) fn fork(&mut self) -> Rng {
-        Rng::new(self.next())
-    }
-
     /// `len` bytes that no other call gives.
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(len + 8);

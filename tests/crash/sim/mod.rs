@@ -1,29 +1,34 @@
-//! A crash simulator: a log runs on real files while a [`Sim`] watches every operation on them and keeps its own account of what
-//! a disk would hold. At a chosen operation the world stops, and the simulator builds what a power cut or a kill leaves.
+//! A log runs on real files while a [`Sim`] watches every operation on them and keeps its own account of what a disk would hold. At a
+//! chosen operation the world stops, and the simulator builds what a power cut or a kill leaves.
 //!
 //! The rules that a disk keeps, and no others:
 //!
 //! - A file's bytes are durable once a sync that covers them has returned Ok: those that were there when it began. A `SyncFile`
 //!   covers the file and its length, a `SyncRange` its pages.
-//! - Of what is not durable, any subset of 512-byte sectors survives, each as it was at any moment since it was last durable.
+//! - Of what is not durable any part survives, by sectors of 512 bytes, by pages of 4 KiB, or torn within a sector; each part as it
+//!   was at any moment since it was last durable, for the kernel writes back whenever it likes.
 //! - Names are durable once a `SyncDir` has returned Ok. Of the later changes of a directory a prefix survives, and of the unlinks
 //!   in that prefix any subset. A file's sync makes no name durable.
 //! - A kill loses nothing: the page cache stays, and stays as volatile as it was.
+//! - A sync that fails leaves any of its pages on the disk. The others stay in the page cache and count as clean: no later sync writes
+//!   them, unless they are written again first.
 //!
 //! Stores into a mapping are no operation. The simulator reads the files to see them, through descriptors of its own, so that
 //! renames and unlinks change nothing for it.
 
 mod disk;
-mod rng;
 
 pub(crate) use disk::{Disk, Image};
-pub(crate) use rng::{seeds, Rng};
 
+use crate::shared::{lock, Rng};
 use maplog::testing::{observe, Observer, ObserverGuard, Op};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+
+/// Images of a power cut that are made of each wreck, beside the one with which its chain goes on.
+const IMAGES: usize = 6;
 
 /// How an incarnation of the log ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +42,10 @@ pub(crate) enum Crash {
 /// What a crash left, and the test's model of the log as it was at that moment.
 pub(crate) struct Wreck<M> {
     pub(crate) crash: Crash,
+    /// What the next incarnation finds.
     pub(crate) image: Image,
+    /// What it might have found if the power had gone at that moment.
+    pub(crate) power_cuts: Vec<Image>,
     pub(crate) model: M,
     /// What every file is sure to hold after a power cut.
     pub(crate) durable: Vec<Vec<u8>>,
@@ -68,6 +76,7 @@ struct World<M> {
     root: PathBuf,
     model: Arc<Mutex<M>>,
     stopped: AtomicBool,
+    sync_failed: AtomicBool,
     /// Locked before the model.
     state: Mutex<State<M>>,
 }
@@ -76,24 +85,38 @@ struct State<M> {
     disk: Disk,
     rng: Rng,
     operations: u64,
-    plan: Option<(u64, Crash)>,
+    crash: Option<(u64, Crash)>,
+    /// From this operation on, the next sync fails.
+    failure: Option<u64>,
     wreck: Option<Wreck<M>>,
 }
 
 impl<M: Clone + Send + 'static> Sim<M> {
     /// Watches everything below `root`, which is on `disk`.
     pub(crate) fn start(root: &Path, disk: Disk, model: Arc<Mutex<M>>, rng: Rng) -> Sim<M> {
-        let state = State { disk, rng, operations: 0, plan: None, wreck: None };
-        let world = World { root: root.to_owned(), model, stopped: AtomicBool::new(false), state: Mutex::new(state) };
+        let state = State { disk, rng, operations: 0, crash: None, failure: None, wreck: None };
+        let world = World {
+            root: root.to_owned(),
+            model,
+            stopped: AtomicBool::new(false),
+            sync_failed: AtomicBool::new(false),
+            state: Mutex::new(state),
+        };
         let world = Arc::new(world);
         let guard = observe(root, Arc::clone(&world) as Arc<dyn Observer>);
         Sim { world, _guard: guard }
     }
 
     /// The world is to stop before the operation with this number, counted from now.
-    pub(crate) fn plan(&self, operation: u64, crash: Crash) {
+    pub(crate) fn plan_crash(&self, operation: u64, crash: Crash) {
         let mut state = lock(&self.world.state);
-        state.plan = Some((state.operations + operation, crash));
+        state.crash = Some((state.operations + operation, crash));
+    }
+
+    /// The first sync from the operation with this number on is to fail, once.
+    pub(crate) fn plan_failure(&self, operation: u64) {
+        let mut state = lock(&self.world.state);
+        state.failure = Some(state.operations + operation);
     }
 
     /// True once the world has stopped: every operation fails, and nothing that happens changes the wreck.
@@ -101,28 +124,45 @@ impl<M: Clone + Send + 'static> Sim<M> {
         self.world.stopped.load(Ordering::SeqCst)
     }
 
+    /// True once a sync has failed that was planned to.
+    pub(crate) fn sync_failed(&self) -> bool {
+        self.world.sync_failed.load(Ordering::SeqCst)
+    }
+
+    /// The kernel may write back what the files hold at this moment.
+    pub(crate) fn write_back(&self) {
+        lock(&self.world.state).disk.take_snapshot();
+    }
+
+    /// The world stops now.
+    pub(crate) fn stop(&self, crash: Crash, at: &str) {
+        self.world.stop(&mut lock(&self.world.state), crash, at.to_owned());
+    }
+
     /// What is left of the world, which is stopped now if it was not before.
     pub(crate) fn wreck(self, crash: Crash) -> Wreck<M> {
         let mut state = lock(&self.world.state);
-        if state.wreck.is_none() {
-            self.world.stop(&mut state, crash, "rest".to_owned());
-        }
+        self.world.stop(&mut state, crash, "rest".to_owned());
         state.wreck.take().unwrap()
     }
 }
 
 impl<M: Clone> World<M> {
     fn stop(&self, state: &mut State<M>, crash: Crash, at: String) {
-        // Held while the image is made: the test cannot begin anything that the model does not know of.
+        if state.wreck.is_some() {
+            return;
+        }
+        // Held while the images are made: the test cannot begin anything that the model does not know of.
         let model = lock(&self.model);
         self.stopped.store(true, Ordering::SeqCst);
+        let mut power_cuts = state.disk.power_cuts(IMAGES + 1, &mut state.rng);
         let image = match crash {
-            Crash::PowerCut => state.disk.power_cut(&mut state.rng),
+            Crash::PowerCut => power_cuts.pop().unwrap(),
             Crash::Kill => state.disk.page_cache(),
         };
         let durable = state.disk.durable_bytes();
         let disk = std::mem::take(&mut state.disk);
-        state.wreck = Some(Wreck { crash, image, model: model.clone(), durable, at, disk });
+        state.wreck = Some(Wreck { crash, image, power_cuts, model: model.clone(), durable, at, disk });
     }
 }
 
@@ -130,15 +170,22 @@ impl<M: Clone + Send> Observer for World<M> {
     fn before(&self, op: &Op<'_>) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.operations += 1;
-        if let Some((operation, crash)) = state.plan {
-            if state.operations >= operation && !self.stopped.load(Ordering::SeqCst) {
-                self.stop(&mut state, crash, describe(op, &self.root));
-            }
+        let operations = state.operations;
+        if let Some((_, crash)) = state.crash.filter(|(operation, _)| operations >= *operation) {
+            self.stop(&mut state, crash, describe(op, &self.root));
         }
         if self.stopped.load(Ordering::SeqCst) {
-            return Err(io::Error::from_raw_os_error(5)); // EIO
+            return Err(eio());
         }
-        let State { disk, rng, .. } = &mut *state;
+        let is_sync = matches!(op, Op::SyncFile { .. } | Op::SyncRange { .. } | Op::SyncDir { .. });
+        let fails = is_sync && state.failure.is_some_and(|operation| operations >= operation);
+        let State { disk, rng, failure, .. } = &mut *state;
+        if fails {
+            *failure = None;
+            self.sync_failed.store(true, Ordering::SeqCst);
+            disk.fail_sync(op, &self.root, rng);
+            return Err(eio());
+        }
         if rng.one_in(12) {
             disk.take_snapshot();
         }
@@ -157,6 +204,10 @@ impl<M: Clone + Send> Observer for World<M> {
     }
 }
 
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
 fn describe(op: &Op<'_>, root: &Path) -> String {
     match op {
         Op::Write { path, offset, data } => {
@@ -165,14 +216,4 @@ fn describe(op: &Op<'_>, root: &Path) -> String {
         }
         _ => format!("{op:?}").replace(&format!("{}/", root.display()), ""),
     }
-}
-
-/// Locks a mutex. One that a failed assertion has poisoned still holds what the failure report needs.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A directory for a simulated world: in memory if the system has a file system there, for real syncs add nothing but time.
-pub(crate) fn scratch_dir() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }

@@ -1,7 +1,7 @@
 //! The disk of the simulator: for each file what is durable, what is current and what it was in between; for each directory the
 //! durable names and the changes since.
 
-use super::Rng;
+use crate::shared::Rng;
 use maplog::testing::Op;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::thread::{self, ThreadId};
 
 const SECTOR: usize = 512;
-const PAGE: u64 = 4096;
+const PAGE: usize = 4096;
 /// Versions of a file that are kept between durable and current.
 const SNAPSHOTS_MAX: usize = 4;
 
@@ -37,6 +37,17 @@ struct FileState {
     current: Current,
     durable: Vec<u8>,
     snapshots: Vec<Vec<u8>>,
+    /// Pages that a failed sync has left behind, with what they held: clean to the kernel, and not on the disk.
+    stale: BTreeMap<usize, Vec<u8>>,
+}
+
+/// What survives as a whole, or not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Grain {
+    Sector,
+    Page,
+    /// A sector, or its first bytes alone.
+    Torn,
 }
 
 enum Current {
@@ -62,18 +73,39 @@ enum Change {
 /// What a sync that is under way will have made durable.
 enum Syncing {
     File { file: usize, bytes: Vec<u8> },
-    Range { file: usize, start: u64, bytes: Vec<u8> },
+    Range { file: usize, start: usize, bytes: Vec<u8> },
     Dir { dir: usize, changes: usize },
 }
 
 /// What a crash leaves: directories, and files with their bytes, by path below the root.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, Hash)]
 pub(crate) struct Image {
-    dirs: Vec<PathBuf>,
-    files: Vec<(PathBuf, Vec<u8>)>,
+    pub(crate) dirs: Vec<PathBuf>,
+    pub(crate) files: Vec<(PathBuf, Vec<u8>)>,
 }
 
 impl Image {
+    /// What lies below `root`.
+    pub(crate) fn read(root: &Path) -> Image {
+        let mut image = Image::default();
+        image.read_dir(root, Path::new(""));
+        image
+    }
+
+    fn read_dir(&mut self, root: &Path, dir: &Path) {
+        let mut names: Vec<_> = fs::read_dir(root.join(dir)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        for path in names.iter().map(|name| dir.join(name)) {
+            if root.join(&path).is_dir() {
+                self.dirs.push(path.clone());
+                self.read_dir(root, &path);
+            } else {
+                let bytes = fs::read(root.join(&path)).unwrap();
+                self.files.push((path, bytes));
+            }
+        }
+    }
+
     pub(crate) fn write_to(&self, root: &Path) {
         fs::create_dir_all(root).unwrap();
         for dir in &self.dirs {
@@ -101,7 +133,8 @@ impl Change {
 
 impl FileState {
     fn open(path: &Path, durable: Vec<u8>) -> FileState {
-        FileState { current: Current::Open(File::open(path).unwrap()), durable, snapshots: Vec::new() }
+        let current = Current::Open(File::open(path).unwrap());
+        FileState { current, durable, snapshots: Vec::new(), stale: BTreeMap::new() }
     }
 
     fn current(&mut self) -> Vec<u8> {
@@ -116,41 +149,72 @@ impl FileState {
         }
     }
 
-    /// What a power cut leaves of the file.
-    fn survivor(&mut self, rng: &mut Rng) -> Vec<u8> {
-        let current = self.current();
-        let mut versions = vec![self.durable.as_slice(), &current];
+    /// What a power cut leaves of the file, which holds `current`.
+    fn survivor(&self, current: &[u8], rng: &mut Rng) -> Vec<u8> {
+        let mut versions = vec![self.durable.as_slice(), current];
         versions.extend(self.snapshots.iter().map(Vec::as_slice));
-        let len = rng.pick(&versions).len();
-        // How likely an unsynced sector is on the disk, in sixteenths: from none to all of them.
+        let grain = *rng.pick(&[Grain::Sector, Grain::Sector, Grain::Page, Grain::Torn]);
+        let step = if grain == Grain::Page { PAGE } else { SECTOR };
+        let mut image = vec![0; rng.pick(&versions).len()];
+        // How likely an unsynced part is on the disk, in sixteenths: from none to all of them.
         let likely = *rng.pick(&[0, 1, 4, 8, 12, 15, 16]);
         let in_between = rng.one_in(2);
-        let mut image = vec![0; len];
-        for start in (0..len).step_by(SECTOR) {
-            let sector = start..len.min(start + SECTOR);
+        for start in (0..image.len()).step_by(step) {
+            let place = start..image.len().min(start + step);
             let version = match rng.within(0..16) < likely {
                 false => self.durable.as_slice(),
                 true if in_between && rng.one_in(4) => rng.pick(&versions),
-                true => &current,
+                true => current,
             };
-            // A version that ends before says nothing about this sector, and what was durable stays.
+            // A version that ends before says nothing about this place, and what was durable stays.
             let version = if version.len() > start { version } else { &self.durable };
-            let there = version.get(start..version.len().min(sector.end)).unwrap_or_default();
-            image[start..start + there.len()].copy_from_slice(there);
+            image[place.clone()].copy_from_slice(&part(version, &place));
+            if grain == Grain::Torn && rng.one_in(8) {
+                let torn_at = rng.within(0..place.len() as u64) as usize;
+                let before = part(&self.durable, &place);
+                image[place.start + torn_at..place.end].copy_from_slice(&before[torn_at..]);
+            }
         }
         image
     }
 
-    /// The bytes from `start` on are durable, and no earlier ones can come back.
-    fn make_durable(&mut self, start: u64, bytes: &[u8]) {
-        let range = start as usize..start as usize + bytes.len();
-        for version in std::iter::once(&mut self.durable).chain(&mut self.snapshots) {
-            if version.len() < range.end {
-                version.resize(range.end, 0);
+    /// The bytes from `start` on, which the file held when a sync of them began, are durable, and no earlier ones can come back: but
+    /// for pages that the kernel takes for clean.
+    fn make_durable(&mut self, start: usize, bytes: &[u8]) {
+        let FileState { durable, snapshots, stale, .. } = self;
+        for (index, bytes) in bytes.chunks(PAGE).enumerate() {
+            let (page, place) = (start / PAGE + index, start + index * PAGE..start + index * PAGE + bytes.len());
+            if stale.get(&page).is_some_and(|held| held == bytes) {
+                continue;
             }
-            version[range.clone()].copy_from_slice(bytes);
+            stale.remove(&page);
+            for version in std::iter::once(&mut *durable).chain(&mut *snapshots) {
+                if version.len() < place.end {
+                    version.resize(place.end, 0);
+                }
+                version[place.clone()].copy_from_slice(bytes);
+            }
         }
     }
+
+    /// A sync of these bytes failed: each page is on the disk, or is not and counts as clean.
+    fn fail_sync(&mut self, start: usize, bytes: &[u8], rng: &mut Rng) {
+        for (index, bytes) in bytes.chunks(PAGE).enumerate() {
+            let start = start + index * PAGE;
+            if rng.one_in(2) {
+                self.make_durable(start, bytes);
+            } else if part(&self.durable, &(start..start + bytes.len())) != bytes {
+                self.stale.insert(start / PAGE, bytes.to_vec());
+            }
+        }
+    }
+}
+
+/// The bytes of a place, with zeros past the end.
+fn part(bytes: &[u8], place: &Range<usize>) -> Vec<u8> {
+    let mut part = bytes.get(place.start..bytes.len().min(place.end)).unwrap_or_default().to_vec();
+    part.resize(place.len(), 0);
+    part
 }
 
 impl Disk {
@@ -203,25 +267,38 @@ impl Disk {
     // --- operations ---
 
     pub(super) fn before(&mut self, op: &Op<'_>, root: &Path) {
-        let syncing = match op {
-            Op::SyncFile { path } => self.file(path, root).map(|file| {
-                let bytes = self.files[file].current();
-                Syncing::File { file, bytes }
-            }),
-            Op::SyncRange { path, bytes } => self.file(path, root).map(|file| {
-                let content = self.files[file].current();
-                let pages = pages(bytes, content.len() as u64);
-                let bytes = content[pages.start as usize..pages.end as usize].to_vec();
-                Syncing::Range { file, start: pages.start, bytes }
-            }),
-            Op::SyncDir { path } => self.dir(path, root).map(|dir| {
-                let changes = self.dirs[dir].changes.len();
-                Syncing::Dir { dir, changes }
-            }),
-            _ => None,
-        };
-        if let Some(syncing) = syncing {
+        if let Some(syncing) = self.covered(op, root) {
             self.syncing.insert(thread::current().id(), syncing);
+        }
+    }
+
+    /// What a sync that begins now will have made durable.
+    fn covered(&mut self, op: &Op<'_>, root: &Path) -> Option<Syncing> {
+        match op {
+            Op::SyncFile { path } => {
+                let file = self.file(path, root)?;
+                Some(Syncing::File { file, bytes: self.files[file].current() })
+            }
+            Op::SyncRange { path, bytes } => {
+                let file = self.file(path, root)?;
+                let content = self.files[file].current();
+                let pages = pages(bytes, content.len());
+                Some(Syncing::Range { file, start: pages.start, bytes: content[pages].to_vec() })
+            }
+            Op::SyncDir { path } => {
+                let dir = self.dir(path, root)?;
+                Some(Syncing::Dir { dir, changes: self.dirs[dir].changes.len() })
+            }
+            _ => None,
+        }
+    }
+
+    /// The sync does not do what it is there for.
+    pub(super) fn fail_sync(&mut self, op: &Op<'_>, root: &Path, rng: &mut Rng) {
+        match self.covered(op, root) {
+            Some(Syncing::File { file, bytes }) => self.files[file].fail_sync(0, &bytes, rng),
+            Some(Syncing::Range { file, start, bytes }) => self.files[file].fail_sync(start, &bytes, rng),
+            Some(Syncing::Dir { .. }) | None => {}
         }
     }
 
@@ -245,9 +322,19 @@ impl Disk {
                 let to = to.file_name().unwrap().to_owned();
                 self.change(from, root, |name, _| Change::Rename(name, to));
             }
+            (Op::Write { path, offset, data }, _) => {
+                if let Some(file) = self.file(path, root) {
+                    let end = *offset as usize + data.len();
+                    self.files[file]
+                        .stale
+                        .retain(|page, _| (page + 1) * PAGE <= *offset as usize || end <= page * PAGE);
+                }
+            }
             (_, Some(Syncing::File { file, bytes })) => {
-                self.files[file].durable = bytes;
-                self.files[file].snapshots.clear();
+                let file = &mut self.files[file];
+                file.make_durable(0, &bytes);
+                file.durable.truncate(bytes.len());
+                file.snapshots.clear();
             }
             (_, Some(Syncing::Range { file, start, bytes })) => self.files[file].make_durable(start, &bytes),
             (_, Some(Syncing::Dir { dir, changes })) => {
@@ -303,22 +390,30 @@ impl Disk {
 
     // --- crashes ---
 
-    /// What a power cut leaves.
-    pub(super) fn power_cut(&mut self, rng: &mut Rng) -> Image {
-        let mut image = Image::default();
-        self.collect(0, Path::new(""), &mut image, &mut Some(rng));
-        image
+    /// What a power cut may leave: so many images.
+    pub(super) fn power_cuts(&mut self, count: usize, rng: &mut Rng) -> Vec<Image> {
+        let current = self.current();
+        (0..count).map(|_| self.image(&current, &mut Some(rng))).collect()
     }
 
     /// What a kill leaves.
     pub(super) fn page_cache(&mut self) -> Image {
+        let current = self.current();
+        self.image(&current, &mut None)
+    }
+
+    fn current(&mut self) -> Vec<Vec<u8>> {
+        self.files.iter_mut().map(FileState::current).collect()
+    }
+
+    /// What survives by the dice, or all of it without them.
+    fn image(&self, current: &[Vec<u8>], dice: &mut Option<&mut Rng>) -> Image {
         let mut image = Image::default();
-        self.collect(0, Path::new(""), &mut image, &mut None);
+        self.collect(0, Path::new(""), current, &mut image, dice);
         image
     }
 
-    /// Adds a directory to an image: what survives by the dice, or all of it without them.
-    fn collect(&mut self, dir: usize, path: &Path, image: &mut Image, dice: &mut Option<&mut Rng>) {
+    fn collect(&self, dir: usize, path: &Path, current: &[Vec<u8>], image: &mut Image, dice: &mut Option<&mut Rng>) {
         let names = match dice {
             Some(rng) => self.dirs[dir].survivors(rng),
             None => self.dirs[dir].current.clone(),
@@ -328,13 +423,12 @@ impl Disk {
             match node {
                 Node::Dir(below) => {
                     image.dirs.push(path.clone());
-                    self.collect(below, &path, image, dice);
+                    self.collect(below, &path, current, image, dice);
                 }
                 Node::File(file) => {
-                    let file = &mut self.files[file];
                     let bytes = match dice {
-                        Some(rng) => file.survivor(rng),
-                        None => file.current(),
+                        Some(rng) => self.files[file].survivor(&current[file], rng),
+                        None => current[file].clone(),
                     };
                     image.files.push((path, bytes));
                 }
@@ -366,7 +460,7 @@ impl DirState {
 }
 
 /// The pages of a file of `len` bytes that `bytes` touches.
-fn pages(bytes: &Range<u64>, len: u64) -> Range<u64> {
-    let end = bytes.end.next_multiple_of(PAGE).min(len);
-    (bytes.start / PAGE * PAGE).min(end)..end
+fn pages(bytes: &Range<u64>, len: usize) -> Range<usize> {
+    let end = (bytes.end as usize).next_multiple_of(PAGE).min(len);
+    (bytes.start as usize / PAGE * PAGE).min(end)..end
 }

@@ -1,7 +1,7 @@
-//! What a crash may leave, judged by what was appended, acked and truncated alone.
+//! What a crash may leave, and what of it is proven, judged by what was appended, acked and truncated alone.
 
 use crate::sim::Crash;
-use maplog::Log;
+use maplog::{Log, View};
 use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 
@@ -24,7 +24,19 @@ pub(super) struct Running {
     pub(super) durable: u64,
     /// The batches of which no part was cut off.
     pub(super) batches: Vec<Range<u64>>,
+    pub(super) witnesses: Witnesses,
     pub(super) doing: Option<Doing>,
+}
+
+/// What must be on the disk that says which entries were durable.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Witnesses {
+    /// Up to this seq it is in the manifest: since an open, a cut or a close.
+    manifest: u64,
+    /// For each entry, the last seq that was acked when it was appended: its frame says so.
+    frames: BTreeMap<u64, u64>,
+    /// Frames up to this seq are on the disk.
+    last_frame: u64,
 }
 
 /// A call that has not returned.
@@ -34,8 +46,8 @@ pub(super) enum Doing {
     TruncateBefore(u64),
     TruncateAfter(u64),
     Reset(u64),
-    /// What changes nothing that a user sees: sync, rotate, close.
-    Upkeep,
+    /// What changes nothing that a user sees.
+    Upkeep(&'static str),
 }
 
 /// Bounds for what is recovered.
@@ -54,6 +66,10 @@ pub(super) struct Expect {
     cut_after: Option<u64>,
     after_power_cut: Vec<Outcome>,
     after_kill: Vec<Outcome>,
+    witnesses: Witnesses,
+    /// The last frames that are on the disk after a power cut, and after a kill.
+    durable: u64,
+    last: u64,
     crash: Crash,
 }
 
@@ -65,6 +81,11 @@ pub(super) struct Recovered {
 }
 
 impl Running {
+    /// A log without entries that goes on at `next`.
+    pub(super) fn empty(next: u64) -> Running {
+        Running { first: next, durable: next - 1, ..Running::default() }
+    }
+
     pub(super) fn next(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
@@ -78,11 +99,14 @@ impl Running {
         if payloads.len() > 1 {
             self.batches.push(start..start + payloads.len() as u64);
         }
+        let seqs = start..start + payloads.len() as u64;
+        self.witnesses.frames.extend(seqs.map(|seq| (seq, self.durable)));
         self.entries.extend((start..).zip(payloads));
     }
 
     pub(super) fn drop_before(&mut self, first: u64) {
         self.entries = self.entries.split_off(&first);
+        self.witnesses.frames = self.witnesses.frames.split_off(&first);
         self.first = first;
         self.durable = self.durable.max(first - 1);
     }
@@ -90,7 +114,13 @@ impl Running {
     pub(super) fn drop_after(&mut self, last: u64) {
         self.entries.split_off(&(last + 1));
         self.batches.retain(|batch| batch.end <= last + 1);
-        self.durable = self.durable.min(last);
+        self.all_is_proven();
+    }
+
+    /// All that is there is durable, and the manifest says so.
+    pub(super) fn all_is_proven(&mut self) {
+        self.durable = self.last();
+        self.witnesses = Witnesses { manifest: self.durable, ..Witnesses::default() };
     }
 
     /// What may be recovered if the log is not closed any more in a good way.
@@ -103,7 +133,10 @@ impl Running {
             Some(Doing::Append(payloads)) => after.push(payloads.clone()),
             Some(Doing::TruncateBefore(seq)) => firsts = first..=first.max(*seq),
             Some(Doing::TruncateAfter(seq)) if *seq < last => other = Some((first, *seq)),
-            Some(Doing::Reset(next)) => other = Some((*next, next - 1)),
+            Some(Doing::Reset(next)) => {
+                other = Some((*next, next - 1));
+                after.witnesses = Witnesses::default();
+            }
             _ => {}
         }
         let outcomes = |kept: u64| {
@@ -117,6 +150,9 @@ impl Running {
             entries: after.entries,
             batches: after.batches,
             cut_after: other.map(|(_, last)| last),
+            witnesses: after.witnesses,
+            durable: self.durable,
+            last,
             crash,
         }
     }
@@ -125,7 +161,13 @@ impl Running {
 impl Expect {
     /// A log that nobody has opened yet.
     pub(super) fn nothing() -> Expect {
-        Running { first: 1, ..Running::default() }.expect(Crash::PowerCut)
+        Running::empty(1).expect(Crash::PowerCut)
+    }
+
+    /// Of what was recovered: the witnesses that must be on the disk.
+    pub(super) fn witnesses(&self) -> Witnesses {
+        let last_frame = if self.crash == Crash::Kill { self.last } else { self.durable };
+        Witnesses { last_frame, ..self.witnesses.clone() }
     }
 
     /// What may be recovered if the recovery is itself ended by `crash`.
@@ -138,7 +180,7 @@ impl Expect {
 
     /// Panics if what was recovered is not what may be.
     pub(super) fn check(&self, recovered: &Recovered) {
-        let (first, last) = (recovered.first, recovered.first + recovered.entries.len() as u64 - 1);
+        let (first, last) = (recovered.first, recovered.last());
         let outcomes = if self.crash == Crash::Kill { &self.after_kill } else { &self.after_power_cut };
         let allows = |outcome: &Outcome| outcome.first.contains(&first) && outcome.last.contains(&last);
         assert!(
@@ -176,24 +218,52 @@ impl Model {
     }
 }
 
+impl Witnesses {
+    /// Whether something says that the entry with `seq` was durable.
+    pub(super) fn cover(&self, seq: u64) -> bool {
+        self.manifest >= seq || self.carrier(seq).is_some()
+    }
+
+    /// The first entry whose frame says that the one with `seq` was durable.
+    fn carrier(&self, seq: u64) -> Option<u64> {
+        let mut frames = self.frames.range(..=self.last_frame);
+        frames.find(|(_, durable)| **durable >= seq).map(|(carrier, _)| *carrier)
+    }
+
+    /// Those that are in the manifest, or in frames that stay.
+    pub(super) fn retain(&mut self, mut stays: impl FnMut(u64) -> bool) {
+        self.frames.retain(|carrier, _| stays(*carrier));
+    }
+}
+
 impl Recovered {
     /// Reads all of a log.
     pub(super) fn read(log: &Log) -> maplog::Result<Recovered> {
-        let (first, next) = (log.first_seq(), log.next_seq());
-        let view = log.view();
+        let recovered = Self::read_view(&log.view())?;
+        let end = recovered.first + recovered.entries.len() as u64;
+        assert_eq!((recovered.first, end), (log.first_seq(), log.next_seq()), "the view is not the log");
+        Ok(recovered)
+    }
+
+    fn read_view(view: &View) -> maplog::Result<Recovered> {
+        let first = view.first_seq();
         let mut entries = BTreeMap::new();
-        for (seq, entry) in (first..).zip(&view) {
+        for (seq, entry) in (first..).zip(view) {
             let entry = entry?;
             assert_eq!(entry.seq(), seq, "not contiguous from {first} on");
             entries.insert(seq, entry.payload().to_vec());
         }
-        assert_eq!(first + entries.len() as u64, next, "the view ends before next_seq");
         Ok(Recovered { first, entries })
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.first + self.entries.len() as u64 - 1
     }
 
     pub(super) fn running(self) -> Running {
         let Recovered { first, entries } = self;
-        let durable = first + entries.len() as u64 - 1;
-        Running { first, entries, durable, batches: Vec::new(), doing: None }
+        let mut running = Running { first, entries, ..Running::default() };
+        running.all_is_proven();
+        running
     }
 }
