@@ -5,7 +5,7 @@ use super::report::RecoveryReport;
 use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
 use super::survey::{Candidate, RecordedEnd, Survey};
-use super::{Piece, Recovered};
+use super::{Kept, Piece, Recovered};
 use crate::error::{Damage, DamageKind, Result};
 use crate::format::frame::HEADER_LEN;
 use crate::format::manifest::{Cut, Manifest, Mark};
@@ -28,6 +28,8 @@ struct Salvaged {
     /// The highest seq in any intact header.
     highest_seq: u64,
     torn_bytes: u64,
+    /// Segments that are not there, and that alone said where the ones before them end.
+    missing: Vec<u64>,
     notes: Vec<String>,
 }
 
@@ -46,6 +48,7 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         next_seq: survey.manifest.first_seq,
         highest_seq: 0,
         torn_bytes: 0,
+        missing: Vec::new(),
         notes: survey.notes.clone(),
     };
     let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
@@ -58,7 +61,10 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
             seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
         };
         salvaged.take(survey, segment, starts[index], limit)?;
-        if limit.is_open() && survey.named_segments().any(|id| id > segment.id) {
+        let missing = strict::missing_behind(survey, segment.id);
+        let leads_to_nowhere = limit.is_open() && survey.named_segments().any(|id| id > segment.id);
+        if limit.recorded.is_none() && (missing.is_some() || leads_to_nowhere) {
+            salvaged.missing.extend(missing);
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()
@@ -141,7 +147,8 @@ impl Salvaged {
             return Ok(());
         }
         if start.seq > self.next_seq {
-            self.lose_whole(missing_before(survey, segment, self.next_seq..start.seq));
+            let last = self.last_kept().map_or(0, |last| last.id);
+            self.lose_whole(missing_before(survey, segment, last, self.next_seq..start.seq));
         }
         let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
         let end = self.take_frames(segment, &bytes, start, limit, promised)?;
@@ -157,6 +164,17 @@ impl Salvaged {
             self.lose_whole(Damage { path: segment.path.clone(), bytes: lost, seqs, kind });
         }
         Ok(())
+    }
+
+    fn kept(&self) -> impl DoubleEndedIterator<Item = &Kept> {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Segment(kept) => Some(kept),
+            Piece::Lost(_) => None,
+        })
+    }
+
+    fn last_kept(&self) -> Option<&Kept> {
+        self.kept().next_back()
     }
 
     /// The seq after what was promised, or after what is there already.
@@ -212,13 +230,11 @@ impl Salvaged {
     }
 }
 
-/// The damage of entries that should stand before a segment, and that no file before it holds.
-fn missing_before(survey: &Survey<'_>, segment: &Candidate, seqs: Range<u64>) -> Damage {
-    match segment.link.and_then(|link| link.predecessor) {
-        Some(predecessor) if !survey.live.contains_key(&predecessor.id) => {
-            Damage { path: survey.paths.segment(predecessor.id), bytes: 0..0, seqs, kind: DamageKind::Missing }
-        }
-        _ => Damage { kind: DamageKind::Gap, ..segment.link_damage(seqs) },
+/// The damage of entries that should stand before a segment, and that no file after `last` holds.
+fn missing_before(survey: &Survey<'_>, segment: &Candidate, last: u64, seqs: Range<u64>) -> Damage {
+    match strict::first_missing(survey, last).filter(|id| *id < segment.id) {
+        Some(id) => Damage { path: survey.paths.segment(id), bytes: 0..0, seqs, kind: DamageKind::Missing },
+        None => Damage { kind: DamageKind::Gap, ..segment.link_damage(seqs) },
     }
 }
 
@@ -227,18 +243,23 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let witness = survey.proven_seq().max(salvaged.tally.witness);
     let above_all = witness.max(salvaged.highest_seq) + 1;
     if above_all > salvaged.next_seq {
-        let last = salvaged.pieces.iter().rev().find_map(|piece| match piece {
-            Piece::Segment(kept) => Some((kept.path.clone(), kept.end.offset..kept.file_len)),
-            Piece::Lost(_) => None,
-        });
-        let (path, bytes) = last.unwrap_or((survey.paths.segment(survey.manifest.first_segment), 0..0));
+        let last = salvaged.last_kept();
+        let (path, bytes) = match (strict::first_missing(survey, last.map_or(0, |last| last.id)), last) {
+            (Some(id), _) => (survey.paths.segment(id), 0..0),
+            (None, Some(last)) => (last.path.clone(), last.end.offset..last.file_len),
+            (None, None) => (survey.paths.segment(survey.manifest.first_segment), 0..0),
+        };
         let seqs = salvaged.next_seq..above_all;
         salvaged.lose_whole(Damage { path, bytes, seqs, kind: DamageKind::Missing });
     }
-    let last = salvaged.pieces.iter().rev().find_map(|piece| match piece {
-        Piece::Segment(kept) => Some((kept.id, kept.end)),
-        Piece::Lost(_) => None,
-    });
+    for id in std::mem::take(&mut salvaged.missing) {
+        let path = survey.paths.segment(id);
+        if !salvaged.losses.iter().any(|loss| loss.path == path) {
+            // Dead entries may stand in the place of those that it held: all seqs are there.
+            salvaged.lose(Damage { path, bytes: 0..0, seqs: 0..0, kind: DamageKind::Missing });
+        }
+    }
+    let last = salvaged.last_kept().map(|last| (last.id, last.end));
     let lost = salvaged.losses.iter().map(|loss| loss.seqs.clone()).filter(|seqs| !seqs.is_empty());
     let lost = lost.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
     let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(salvaged.tally.last_timestamp_ms);
@@ -255,14 +276,8 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
         lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),
         ..survey.manifest.clone()
     };
-    let kept = || {
-        salvaged.pieces.iter().filter_map(|piece| match piece {
-            Piece::Segment(kept) => Some(kept),
-            Piece::Lost(_) => None,
-        })
-    };
     let plan = Plan {
-        adopt: kept().filter_map(|kept| strict::unproven(survey, kept)).collect(),
+        adopt: salvaged.kept().filter_map(|kept| strict::unproven(survey, kept)).collect(),
         manifest,
         // Damaged files stay: somebody may know how to read more out of them.
         dead: survey.dead.clone(),
@@ -271,7 +286,7 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     };
     let report = RecoveryReport {
         clean: false,
-        segments: kept().count() as u64,
+        segments: salvaged.kept().count() as u64,
         entries_scanned: salvaged.tally.entries,
         bytes_scanned: salvaged.tally.bytes,
         proven_seq: witness,

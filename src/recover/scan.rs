@@ -180,7 +180,7 @@ fn trimmed_len(bytes: &[u8]) -> u64 {
 
 /// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.
 pub(super) fn start_of(segment: &Candidate, lease: &Arc<ReadersLease>) -> Result<Option<Position>> {
-    match (segment.link, &segment.identity) {
+    match (segment.link.or(segment.bare_link), &segment.identity) {
         (Some(link), _) => Ok(Some(Position { seq: link.base_seq, offset: FRAMES_OFFSET })),
         (None, Some(identity)) => SegmentBytes::open(segment, identity, lease)?.first_header(),
         (None, None) => Ok(None),

@@ -14,6 +14,7 @@ use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
 use crate::sys::lock::Alone;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How far the chain of segments is valid.
@@ -210,10 +211,12 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
     let lost = x..(witness + 1).max(x);
     if fault == Fault::Identity {
         if let Some(candidate) = survey.live.values().find(|candidate| candidate.identity.is_none()) {
-            return Ok(candidate.identity_damage(lost));
+            return Ok(candidate.identity_damage(lost_with(survey, candidate, lost)?));
         }
     }
-    if let Some(stop) = valid.stop.as_ref().filter(|stop| fault != Fault::Unreached && lies_in(survey, stop, x)) {
+    let leads_on = |stop: &&Stop<'_>| stop.recorded_end.is_some() || missing_behind(survey, stop.segment.id).is_none();
+    let lies_here = |stop: &&Stop<'_>| fault != Fault::Unreached && lies_in(survey, stop, x) && leads_on(stop);
+    if let Some(stop) = valid.stop.as_ref().filter(lies_here) {
         let needed = needed_len(survey, stop);
         let found = stop.segment.file_len;
         if fault == Fault::Short {
@@ -242,13 +245,25 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
     let missing = first_missing(survey, last);
     Ok(match next {
         Some(candidate) if missing.map_or(true, |id| candidate.id < id) && candidate.link.is_none() => {
-            candidate.link_damage(lost)
+            candidate.link_damage(lost_with(survey, candidate, lost)?)
         }
         _ => {
             let id = missing.unwrap_or((last + 1).max(survey.manifest.first_segment));
             Damage { path: survey.paths.segment(id), bytes: 0..0, seqs: lost, kind: DamageKind::Missing }
         }
     })
+}
+
+/// The seqs that are lost with a file that does not lead on, out of `lost` at least. Only its link said where the segment before ends:
+/// what was walked there may end with dead frames, that a cut had left. And the witnesses of a file without an identity were not seen.
+fn lost_with(survey: &Survey<'_>, candidate: &Candidate, lost: Range<u64>) -> Result<Range<u64>> {
+    let first = scan::start_of(candidate, survey.lease)?.map_or(lost.start, |first| first.seq.min(lost.start));
+    let mut end = lost.end;
+    if let Some(identity) = candidate.identity_by_link(survey.manifest.log_id) {
+        let bytes = SegmentBytes::open(candidate, &identity, survey.lease)?;
+        end = end.max(bytes.rest(FRAMES_OFFSET, None, &(first..SEQ_LIMIT))?.witness + 1);
+    }
+    Ok(first..end)
 }
 
 /// The first seq that may be lost when the chain took a way that the manifest does not know. Nothing records where its last segment
@@ -261,9 +276,14 @@ fn first_doubtful(survey: &Survey<'_>, valid: &Valid<'_>) -> Result<u64> {
 }
 
 /// The first segment past `last` that the manifest or a link names, and that is not there.
-fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
+pub(super) fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
     let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
     survey.named_segments().chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
+}
+
+/// The segment that should come right behind segment `id`, and is not there.
+pub(super) fn missing_behind(survey: &Survey<'_>, id: u64) -> Option<u64> {
+    first_missing(survey, id).filter(|missing| survey.live.range(id + 1..*missing).next().is_none())
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.
@@ -291,7 +311,7 @@ fn next_manifest(survey: &Survey<'_>, valid: &Valid<'_>, clean: bool, last_times
 }
 
 /// The bytes of a kept segment that no witness in the manifest covers.
-pub(super) fn unproven(survey: &Survey<'_>, kept: &Kept) -> Option<(std::path::PathBuf, std::ops::Range<u64>)> {
+pub(super) fn unproven(survey: &Survey<'_>, kept: &Kept) -> Option<(std::path::PathBuf, Range<u64>)> {
     let start = match survey.manifest.mark {
         Some(mark) if kept.id < mark.segment => return None,
         Some(mark) if kept.id == mark.segment => mark.offset,

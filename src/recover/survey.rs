@@ -2,7 +2,7 @@
 
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::manifest::{Cut, Manifest};
-use crate::format::segment::{Identity, Link, Origin, BLOCK_LEN};
+use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN};
 use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
@@ -38,7 +38,7 @@ pub(super) struct Candidate {
     pub(super) identity: Option<Identity>,
     pub(super) link: Option<Link>,
     /// The link behind an identity that is damaged, and not that of another log or segment.
-    bare_link: Option<Link>,
+    pub(super) bare_link: Option<Link>,
 }
 
 /// Where a segment's frames are recorded to end.
@@ -123,14 +123,12 @@ impl<'m> Survey<'m> {
         mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
     }
 
-    /// Takes what a damaged identity said from the link, which has a checksum of its own and repeats the salt; the damage of each.
+    /// Takes what a damaged identity said from the link; the damage of each.
     pub(super) fn restore_identities(&mut self) -> Vec<Damage> {
         let log_id = self.manifest.log_id;
         let restore = |candidate: &mut Candidate| {
-            let link = candidate.bare_link.filter(|_| candidate.identity.is_none())?;
-            // Whether the file was fresh is not known: nothing may rest on it.
-            candidate.identity = Some(Identity { origin: Origin::Recycled, log_id, id: candidate.id, salt: link.salt });
-            candidate.link = Some(link);
+            let identity = candidate.identity_by_link(log_id).filter(|_| candidate.identity.is_none())?;
+            (candidate.identity, candidate.link) = (Some(identity), candidate.bare_link);
             Some(candidate.identity_damage(0..0))
         };
         self.live.values_mut().filter_map(restore).collect()
@@ -163,6 +161,13 @@ impl Candidate {
         };
         let link = identity.and_then(|identity| Link::decode(link_block, id, identity.salt));
         Ok(Candidate { id, file_len: file.len()?, path, identity, link, bare_link })
+    }
+
+    /// What a damaged identity said: the link has a checksum of its own, and repeats the salt.
+    pub(super) fn identity_by_link(&self, log_id: LogId) -> Option<Identity> {
+        // Whether the file was fresh is not known: nothing may rest on it.
+        let identity = |link: Link| Identity { origin: Origin::Recycled, log_id, id: self.id, salt: link.salt };
+        self.bare_link.map(identity)
     }
 
     pub(super) fn identity_damage(&self, seqs: std::ops::Range<u64>) -> Damage {

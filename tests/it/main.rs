@@ -13,6 +13,7 @@ mod flips;
 mod full_disk;
 mod golden;
 mod lessons;
+mod lost_ends;
 mod model;
 mod naming;
 mod poison;
