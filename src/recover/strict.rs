@@ -214,9 +214,11 @@ fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -
             return Ok(candidate.identity_damage(lost_with(survey, candidate, lost)?));
         }
     }
-    let leads_on = |stop: &&Stop<'_>| stop.recorded_end.is_some() || missing_behind(survey, stop.segment.id).is_none();
-    let lies_here = |stop: &&Stop<'_>| fault != Fault::Unreached && lies_in(survey, stop, x) && leads_on(stop);
-    if let Some(stop) = valid.stop.as_ref().filter(lies_here) {
+    let lies_here = match valid.stop.as_ref().filter(|stop| fault != Fault::Unreached && lies_in(survey, stop, x)) {
+        Some(stop) if !has_lost_its_end(survey, stop, x)? => Some(stop),
+        _ => None,
+    };
+    if let Some(stop) = lies_here {
         let needed = needed_len(survey, stop);
         let found = stop.segment.file_len;
         if fault == Fault::Short {
@@ -284,6 +286,20 @@ pub(super) fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
 /// The segment that should come right behind segment `id`, and is not there.
 pub(super) fn missing_behind(survey: &Survey<'_>, id: u64) -> Option<u64> {
     first_missing(survey, id).filter(|missing| survey.live.range(id + 1..*missing).next().is_none())
+}
+
+/// Whether the segment in which validity ends had ended before X, as one said that cannot any more: the file behind it is not there, or
+/// has lost its link. What is not valid at X is then a dead frame.
+fn has_lost_its_end(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> Result<bool> {
+    if stop.recorded_end.is_some() {
+        return Ok(false);
+    }
+    let behind = survey.live.range(stop.segment.id + 1..).next().map(|(_, candidate)| candidate);
+    let first = match behind.filter(|behind| behind.link.is_none()) {
+        Some(behind) => scan::start_of(behind, survey.lease)?,
+        None => None,
+    };
+    Ok(missing_behind(survey, stop.segment.id).is_some() || first.is_some_and(|first| first.seq <= x))
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.

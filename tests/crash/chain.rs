@@ -197,6 +197,10 @@ impl Chain<'_> {
             let damaged = damage::examine(image, Path::new(LOG_DIR), expect, &recovered, &root, &mut self.rng);
             damaged.into_iter().for_each(|what| self.figures.count_damage(what));
         }
+        if self.rng.one_in(10) {
+            let damaged = damage::examine_manifest(image, Path::new(LOG_DIR), expect, &root, &mut self.rng);
+            damaged.into_iter().for_each(|what| self.figures.count_damage(what));
+        }
         recovered
     }
 

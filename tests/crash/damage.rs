@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 const HEADER: usize = 32;
 /// Identity and link.
 const BLOCKS: Range<usize> = 0..128;
+/// The slots of the manifest.
+const SLOTS: [Range<usize>; 2] = [0..256, 4096..4352];
 
 /// Where payloads stand: the index of the file in the image, and the offset. Those of less than eight bytes have no place.
 type Places = BTreeMap<u64, (usize, usize)>;
@@ -90,6 +92,39 @@ pub(crate) fn examine(
     check.is_salvaged(&salvaged.unwrap_or_else(|error| panic!("{deed:?} of seq {}: {error}", target.seq)));
     std::fs::remove_dir_all(root).unwrap();
     Some(deed.name())
+}
+
+/// Changes a bit of one slot of the manifest, where both are intact: the other one is believed, and the open says so. Says what was done.
+pub(crate) fn examine_manifest(
+    image: &Image,
+    log_dir: &Path,
+    expect: &Expect,
+    root: &Path,
+    rng: &mut Rng,
+) -> Option<&'static str> {
+    let path = log_dir.join("metadata/wal.meta");
+    let mut damaged = image.clone();
+    let (_, bytes) = damaged.files.iter_mut().find(|(name, _)| *name == path)?;
+    if !SLOTS.iter().all(|slot| bytes.get(slot.clone()).is_some_and(is_sealed)) {
+        return None;
+    }
+    let slot = rng.pick(&SLOTS);
+    let at = rng.within(slot.start as u64..slot.end as u64) as usize;
+    bytes[at] ^= 1 << rng.within(0..8);
+    damaged.write_to(root);
+    let log = Options::new().sync_policy(SyncPolicy::Manual).open(root.join(log_dir));
+    let log = log.unwrap_or_else(|error| panic!("byte {at} of the manifest flipped: {error}"));
+    expect.check(&Recovered::read(&log).unwrap());
+    assert!(!log.recovery().notes.is_empty(), "byte {at} of the manifest flipped: nothing is said of it");
+    drop(log);
+    std::fs::remove_dir_all(root).unwrap();
+    Some("flipped bits of manifests")
+}
+
+/// Whether the last four bytes are the checksum of the rest.
+fn is_sealed(slot: &[u8]) -> bool {
+    let (rest, sum) = slot.split_at(slot.len() - 4);
+    crc32c::crc32c(rest).to_le_bytes() == sum
 }
 
 /// Finds the payloads that were recovered in the files below `segments`: frames, and so payloads, begin at multiples of eight.

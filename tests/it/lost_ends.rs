@@ -53,6 +53,18 @@ fn seqs_lost_with_a_link_begin_with_the_first_of_its_segment() {
 }
 
 #[test]
+fn a_lost_link_is_named_though_dead_frames_before_it_are_broken() {
+    let dir = fast_dir();
+    let killed = cut_twice(dir.path());
+    let path = second(&killed);
+    flip(&path, 70);
+    let first = format::segment(&killed, 1);
+    flip(&first.path, first.frame(80).payload.start);
+    let found = damage(&killed);
+    assert_eq!((found.path, found.bytes, found.seqs.start), (path, 64..128, 51));
+}
+
+#[test]
 fn seqs_lost_with_an_identity_begin_with_the_first_of_its_segment() {
     let dir = fast_dir();
     let killed = cut_twice(dir.path());
