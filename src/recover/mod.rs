@@ -7,10 +7,11 @@
 //! 1. [`survey`]: the manifest says which segments live; their links say in which order.
 //! 2. [`scan`]: the stretch that no witness covers is walked to X, the first frame (or batch) that is not valid; past X, headers are
 //!    looked for that carry a witness.
-//! 3. [`verdict`]: X is damage if a witness reaches it, and the torn tail begins there if none does.
+//! 3. [`verdict`]: X is damage if a witness reaches it, and the torn tail begins there if none does. [`explain`] names the damage.
 //! 4. [`adopt`]: what is kept is written again and synced, the manifest says where it ends, the rest is unlinked.
 
 pub(crate) mod adopt;
+mod explain;
 pub(crate) mod report;
 mod salvage;
 pub(crate) mod scan;

@@ -1,6 +1,7 @@
 //! The salvaging recovery: keep every intact frame that can be found, and list what is lost.
 
 use super::adopt::Plan;
+use super::explain::{self, Behind};
 use super::report::RecoveryReport;
 use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
@@ -61,7 +62,10 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
             seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
         };
         salvaged.take(survey, segment, starts[index], limit)?;
-        let missing = strict::missing_behind(survey, segment.id);
+        let missing = match explain::behind(survey, segment.id)? {
+            Behind::Missing(id) => Some(id),
+            _ => None,
+        };
         let leads_to_nowhere = limit.is_open() && survey.named_segments().any(|id| id > segment.id);
         if limit.recorded.is_none() && (missing.is_some() || leads_to_nowhere) {
             salvaged.missing.extend(missing);
@@ -232,7 +236,7 @@ impl Salvaged {
 
 /// The damage of entries that should stand before a segment, and that no file after `last` holds.
 fn missing_before(survey: &Survey<'_>, segment: &Candidate, last: u64, seqs: Range<u64>) -> Damage {
-    match strict::first_missing(survey, last).filter(|id| *id < segment.id) {
+    match explain::first_missing(survey, last).filter(|id| *id < segment.id) {
         Some(id) => Damage { path: survey.paths.segment(id), bytes: 0..0, seqs, kind: DamageKind::Missing },
         None => Damage { kind: DamageKind::Gap, ..segment.link_damage(seqs) },
     }
@@ -244,7 +248,7 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let above_all = witness.max(salvaged.highest_seq) + 1;
     if above_all > salvaged.next_seq {
         let last = salvaged.last_kept();
-        let (path, bytes) = match (strict::first_missing(survey, last.map_or(0, |last| last.id)), last) {
+        let (path, bytes) = match (explain::first_missing(survey, last.map_or(0, |last| last.id)), last) {
             (Some(id), _) => (survey.paths.segment(id), 0..0),
             (None, Some(last)) => (last.path.clone(), last.end.offset..last.file_len),
             (None, None) => (survey.paths.segment(survey.manifest.first_segment), 0..0),

@@ -1,8 +1,9 @@
 //! The strict recovery: keep everything up to X, and refuse if a witness reaches X.
 
 use super::adopt::Plan;
+use super::explain;
 use super::report::RecoveryReport;
-use super::scan::{self, Rest, ScanEnd, SegmentBytes, Tally};
+use super::scan::{Rest, ScanEnd, SegmentBytes, Tally};
 use super::survey::{Candidate, RecordedEnd, Survey};
 use super::verdict::{verdict, Fault, Verdict};
 use super::{Kept, Piece, Recovered};
@@ -19,22 +20,22 @@ use std::time::Duration;
 
 /// How far the chain of segments is valid.
 #[derive(Debug)]
-struct Valid<'s> {
-    kept: Vec<Kept>,
-    next_seq: u64,
+pub(super) struct Valid<'s> {
+    pub(super) kept: Vec<Kept>,
+    pub(super) next_seq: u64,
     tally: Tally,
-    stop: Option<Stop<'s>>,
+    pub(super) stop: Option<Stop<'s>>,
 }
 
 /// The segment in which validity ends before a recorded end.
 #[derive(Debug)]
-struct Stop<'s> {
-    segment: &'s Candidate,
-    recorded_end: Option<RecordedEnd>,
+pub(super) struct Stop<'s> {
+    pub(super) segment: &'s Candidate,
+    pub(super) recorded_end: Option<RecordedEnd>,
     /// The frame that is not valid: X, or a later frame of the batch that begins with X.
-    at: Position,
-    kind: DamageKind,
-    rest: Rest,
+    pub(super) at: Position,
+    pub(super) kind: DamageKind,
+    pub(super) rest: Rest,
 }
 
 pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Result<Recovered> {
@@ -58,7 +59,7 @@ pub(super) fn recover(survey: &Survey<'_>, verify: Verify, alone: Alone) -> Resu
 
     let fault = classify(survey, &valid, witness);
     if verdict(fault, x, witness) == Verdict::Damage {
-        return Err(Error::damaged(explain(survey, &valid, fault, witness)?));
+        return Err(Error::damaged(explain::damage(survey, &valid, fault, witness)?));
     }
 
     let clean = survey.manifest.clean && valid.stop.is_none();
@@ -197,115 +198,9 @@ fn is_reached(valid: &Valid<'_>, id: u64) -> bool {
 }
 
 /// The bytes that a segment has at least, as far as anybody says.
-fn needed_len(survey: &Survey<'_>, stop: &Stop<'_>) -> u64 {
+pub(super) fn needed_len(survey: &Survey<'_>, stop: &Stop<'_>) -> u64 {
     let mark = survey.manifest.mark.filter(|mark| mark.segment == stop.segment.id);
     stop.recorded_end.map_or(0, |end| end.offset).max(mark.map_or(0, |mark| mark.offset))
-}
-
-/// Names the damage that a witness for `witness` reaches.
-fn explain(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witness: u64) -> Result<Damage> {
-    let x = match fault {
-        Fault::Unreached => first_doubtful(survey, valid)?,
-        _ => valid.next_seq,
-    };
-    let lost = x..(witness + 1).max(x);
-    if fault == Fault::Identity {
-        if let Some(candidate) = survey.live.values().find(|candidate| candidate.identity.is_none()) {
-            return Ok(candidate.identity_damage(lost_with(survey, candidate, lost)?));
-        }
-    }
-    let lies_here = match valid.stop.as_ref().filter(|stop| fault != Fault::Unreached && lies_in(survey, stop, x)) {
-        Some(stop) if !has_lost_its_end(survey, stop, x)? => Some(stop),
-        _ => None,
-    };
-    if let Some(stop) = lies_here {
-        let needed = needed_len(survey, stop);
-        let found = stop.segment.file_len;
-        if fault == Fault::Short {
-            let kind = DamageKind::Short { expected: needed, found };
-            return Ok(Damage {
-                path: stop.segment.path.clone(),
-                bytes: stop.at.offset.min(found)..needed,
-                seqs: lost,
-                kind,
-            });
-        }
-        if let Some(identity) = &stop.segment.identity {
-            let bytes = SegmentBytes::open(stop.segment, identity, survey.lease)?;
-            let end = match stop.recorded_end {
-                Some(end) => Position { seq: end.seq + 1, offset: end.offset },
-                None => Position { seq: witness + 1, offset: found.max(needed) },
-            };
-            let loss = bytes.loss(stop.at, stop.kind, end)?;
-            return Ok(Damage { path: stop.segment.path.clone(), bytes: loss.bytes, seqs: loss.seqs, kind: loss.kind });
-        }
-    }
-    // The last valid segment ends where its frames end: what is missing is in the one behind it.
-    let last = valid.kept.last().map_or(0, |kept| kept.id);
-    let stopped = valid.stop.as_ref().map(|stop| stop.segment.id);
-    let next = survey.live.values().find(|candidate| candidate.id > last && Some(candidate.id) != stopped);
-    let missing = first_missing(survey, last);
-    Ok(match next {
-        Some(candidate) if missing.map_or(true, |id| candidate.id < id) && candidate.link.is_none() => {
-            candidate.link_damage(lost_with(survey, candidate, lost)?)
-        }
-        _ => {
-            let id = missing.unwrap_or((last + 1).max(survey.manifest.first_segment));
-            Damage { path: survey.paths.segment(id), bytes: 0..0, seqs: lost, kind: DamageKind::Missing }
-        }
-    })
-}
-
-/// The seqs that are lost with a file that does not lead on, out of `lost` at least. Only its link said where the segment before ends:
-/// what was walked there may end with dead frames, that a cut had left. And the witnesses of a file without an identity were not seen.
-fn lost_with(survey: &Survey<'_>, candidate: &Candidate, lost: Range<u64>) -> Result<Range<u64>> {
-    let first = scan::start_of(candidate, survey.lease)?.map_or(lost.start, |first| first.seq.min(lost.start));
-    let mut end = lost.end;
-    if let Some(identity) = candidate.identity_by_link(survey.manifest.log_id) {
-        let bytes = SegmentBytes::open(candidate, &identity, survey.lease)?;
-        end = end.max(bytes.rest(FRAMES_OFFSET, None, &(first..SEQ_LIMIT))?.witness + 1);
-    }
-    Ok(first..end)
-}
-
-/// The first seq that may be lost when the chain took a way that the manifest does not know. Nothing records where its last segment
-/// ends, so what was walked there may be dead: the log went on where the next file's frames begin, or nobody knows where.
-fn first_doubtful(survey: &Survey<'_>, valid: &Valid<'_>) -> Result<u64> {
-    let (last_id, base_seq) = valid.kept.last().map_or((0, survey.manifest.first_seq), |last| (last.id, last.base_seq));
-    let next = survey.live.values().find(|candidate| candidate.id > last_id);
-    let first = next.map_or(Ok(None), |candidate| scan::start_of(candidate, survey.lease))?;
-    Ok(first.map_or(base_seq, |first| first.seq))
-}
-
-/// The first segment past `last` that the manifest or a link names, and that is not there.
-pub(super) fn first_missing(survey: &Survey<'_>, last: u64) -> Option<u64> {
-    let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
-    survey.named_segments().chain(linked).filter(|id| *id > last && !survey.live.contains_key(id)).min()
-}
-
-/// The segment that should come right behind segment `id`, and is not there.
-pub(super) fn missing_behind(survey: &Survey<'_>, id: u64) -> Option<u64> {
-    first_missing(survey, id).filter(|missing| survey.live.range(id + 1..*missing).next().is_none())
-}
-
-/// Whether the segment in which validity ends had ended before X, as one said that cannot any more: the file behind it is not there, or
-/// has lost its link. What is not valid at X is then a dead frame.
-fn has_lost_its_end(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> Result<bool> {
-    if stop.recorded_end.is_some() {
-        return Ok(false);
-    }
-    let behind = survey.live.range(stop.segment.id + 1..).next().map(|(_, candidate)| candidate);
-    let first = match behind.filter(|behind| behind.link.is_none()) {
-        Some(behind) => scan::start_of(behind, survey.lease)?,
-        None => None,
-    };
-    Ok(missing_behind(survey, stop.segment.id).is_some() || first.is_some_and(|first| first.seq <= x))
-}
-
-/// Whether what is missing was in the segment in which validity ends: something says that its frames go on.
-fn lies_in(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> bool {
-    let marked = survey.manifest.mark.is_some_and(|mark| mark.segment == stop.segment.id && x <= mark.seq);
-    marked || stop.rest.seq >= x || stop.recorded_end.is_some_and(|end| x <= end.seq)
 }
 
 /// The manifest after this recovery.
