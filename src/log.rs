@@ -23,14 +23,13 @@ use crate::recover::report::RecoveryReport;
 use crate::segment::keeper::Duties;
 use crate::segment::paths::Paths;
 use crate::sys::lock::DirLock;
+use crate::sys::sync::{AtomicBool, Mutex, Ordering};
 use crate::write::appender::{Appender, Snapshot};
 use crate::write::reentry;
 use crate::write::ticker::Ticker;
-use parking_lot::Mutex;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use upkeep::Upkeep;
 

@@ -22,17 +22,15 @@ use crate::sys::file::{self, File, ZeroChunk};
 use crate::sys::lock::{DirLock, ReadersLease};
 use crate::sys::map::{Extent, Writer, WrittenBy};
 use crate::sys::random_u64;
+use crate::sys::sync::{AtomicBool, Instant, Mutex, OnceLock};
 use crate::write::appender::{Appender, Start};
 use crate::write::batch::Intake;
 use crate::write::cursor::{self, Cursor};
 use crate::write::reentry;
 use crate::write::ticker::Ticker;
-use parking_lot::Mutex;
 use std::io;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::Arc;
 
 pub(super) fn open(options: &Options, dir: &Path) -> Result<Arc<Inner>> {
     let paths = Paths::new(dir);

@@ -15,10 +15,9 @@ use crate::segment::paths::{Name, Paths};
 use crate::segment::sealed::Segment;
 use crate::segment::set::{Slot, Slots};
 use crate::sys::file;
+use crate::sys::sync::{MutexGuard, Ordering};
 use crate::write::appender::{Appender, Snapshot};
 use crate::write::group_sync::CutCallbacks;
-use parking_lot::MutexGuard;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 /// The manifest, and what is left to do before it may change again.

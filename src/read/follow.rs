@@ -4,12 +4,13 @@ use super::entry::PinnedEntry;
 use super::walk::{OnDamage, Walk};
 use crate::error::{Error, Result};
 use crate::format::walk::Position;
+use crate::sys::sync::Instant;
 use crate::write::appender::{Appender, Snapshot};
 use crate::write::group_sync::Claim;
 use crate::write::reentry;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Which entries a follower gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

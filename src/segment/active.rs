@@ -5,8 +5,7 @@ use super::sealed::Segment;
 use crate::error::{Error, Result};
 use crate::sys::file::{File, ZeroChunk};
 use crate::sys::map::{Extent, WriteMap, Writer};
-use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use crate::sys::sync::{AtomicBool, Mutex, Ordering};
 use std::sync::Arc;
 
 /// The segment that is appended to. Owned by the cursor.

@@ -1,7 +1,7 @@
 //! Whether the log may still be written: the one place that remembers a failed sync, and that the log was closed.
 
 use crate::error::{Error, Result};
-use std::sync::atomic::{AtomicU8, Ordering};
+use crate::sys::sync::{AtomicU8, Ordering};
 
 const POISONED: u8 = 1;
 const CLOSED: u8 = 2;

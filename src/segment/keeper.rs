@@ -11,10 +11,10 @@ use super::sealed::Segment;
 use crate::error::{Error, Result};
 use crate::format::manifest::Mark;
 use crate::sys::file;
-use parking_lot::{Condvar, Mutex};
-use std::sync::{Arc, OnceLock};
-use std::thread::{JoinHandle, ThreadId};
-use std::time::{Duration, Instant};
+use crate::sys::sync::thread::{self, JoinHandle, ThreadId};
+use crate::sys::sync::{Condvar, Instant, Mutex, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// How often the keeper looks whether the mark is behind: it is stored once nothing became durable between two looks, so at the
 /// latest 5 ms after the log went idle.
@@ -111,7 +111,7 @@ impl Keeper {
     /// Starts the thread.
     pub(crate) fn start(&self, duties: Arc<dyn Duties>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let spawned = std::thread::Builder::new().name("maplog-keeper".into()).spawn(move || shared.run(&*duties));
+        let spawned = thread::Builder::new().name("maplog-keeper".into()).spawn(move || shared.run(&*duties));
         let thread = spawned.map_err(|e| Error::io("start a thread for", &self.shared.blueprint.paths.dir, e))?;
         *self.thread.lock() = Some(thread);
         Ok(())
@@ -233,7 +233,7 @@ impl Shared {
     }
 
     fn is_this_thread(&self) -> bool {
-        self.thread.get() == Some(&std::thread::current().id())
+        self.thread.get() == Some(&thread::current().id())
     }
 
     /// What somebody waits for: another step of a growing file, or the next file.
@@ -246,7 +246,7 @@ impl Shared {
     }
 
     fn run(&self, duties: &dyn Duties) {
-        let _ = self.thread.set(std::thread::current().id());
+        let _ = self.thread.set(thread::current().id());
         let _ending = Ending(self);
         let mut last_mark = LastMark::default();
         loop {

@@ -5,9 +5,7 @@
 //! nobody looked up a seq.
 
 use crate::format::frame::ALIGN;
-use parking_lot::{Mutex, MutexGuard};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::OnceLock;
+use crate::sys::sync::{AtomicU32, AtomicU64, Mutex, MutexGuard, OnceLock, Ordering};
 
 /// Offsets in the first chunk.
 const FIRST_CHUNK: u64 = 1024;

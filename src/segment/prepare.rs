@@ -23,9 +23,9 @@ use crate::sys::file::{self, File, ZeroChunk};
 use crate::sys::lock::ReadersLease;
 use crate::sys::map::{Extent, ReadMap, Writer, WrittenBy};
 use crate::sys::random_u64;
-use parking_lot::Mutex;
+use crate::sys::sync::{Mutex, OnceLock};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// What all files of a log have in common.
 #[derive(Debug)]

@@ -11,10 +11,10 @@ use crate::format::walk::Image;
 use crate::sys::file::File;
 use crate::sys::lock::ReadersLease;
 use crate::sys::map::{Extent, ReadMap, WrittenBy};
-use parking_lot::Mutex;
+use crate::sys::sync::{Mutex, OnceLock};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 /// One live segment.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use super::sealed::Segment;
 use crate::error::Damage;
 use crate::format::walk::Position;
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use crate::sys::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::sync::Arc;
 
 /// One element of the log's order.

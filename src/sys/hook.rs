@@ -107,6 +107,7 @@ pub(crate) fn watched<T>(_op: Op<'_>, call: impl FnOnce() -> std::io::Result<T>)
 /// Runs `call`, which is the operation `op`, between the two calls of the observer of its directory.
 #[cfg(feature = "__testing")]
 pub(crate) fn watched<T>(op: Op<'_>, call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    super::sync::scheduling_point();
     let observer = OBSERVERS.read().iter().find(|(dir, _)| op.path().starts_with(dir)).map(|(_, o)| Arc::clone(o));
     let Some(observer) = observer else {
         return call();
@@ -129,6 +130,7 @@ pub trait Observer: Send + Sync {
 #[cfg(feature = "__testing")]
 type Observers = parking_lot::RwLock<Vec<(PathBuf, Arc<dyn Observer>)>>;
 
+/// A static, and no part of a model: see [`sync`](super::sync).
 #[cfg(feature = "__testing")]
 static OBSERVERS: Observers = Observers::new(Vec::new());
 

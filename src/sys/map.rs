@@ -23,11 +23,11 @@
 use super::file::{error, File};
 use super::hook::{watched, Op};
 use super::lock::ReadersLease;
+use super::sync::{scheduling_point, AtomicBool, AtomicU64, Ordering};
 use crate::error::Result;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 
 #[cfg(miri)]
@@ -235,6 +235,7 @@ impl Writer {
 
     #[inline]
     fn check(&self, offset: u64, len: usize) {
+        scheduling_point();
         let Writer { published, capacity, .. } = *self;
         if offset < published || offset > capacity || len as u64 > capacity - offset {
             outside(offset, len, published..capacity);

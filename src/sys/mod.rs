@@ -13,12 +13,17 @@ pub(crate) mod file;
 pub(crate) mod hook;
 pub(crate) mod lock;
 pub(crate) mod map;
+pub(crate) mod sync;
 
 /// 64 random bits, for ids and salts: different for each call and each process, not secret.
+#[cfg(not(maplog_models))]
 pub(crate) fn random_u64() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
+
+#[cfg(maplog_models)]
+pub(crate) use sync::random_u64;
 
 /// Has the processor fetch the cache line at `address`. A hint: any address will do.
 #[inline(always)]

@@ -16,11 +16,9 @@ use crate::segment::set::{Set, Slot, Slots};
 use crate::sys::cache_line::CacheLine;
 use crate::sys::clock;
 use crate::sys::lock::ReadersLease;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sys::sync::{thread, AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Instant;
 
 /// The write side of a log.
 #[derive(Debug)]
@@ -427,7 +425,7 @@ impl Appender {
         let expected = self.group.last_group();
         let (mut before, mut idle) = (self.group.gathered(), 0);
         while before < expected && idle < IDLE_MAX {
-            std::thread::yield_now();
+            thread::yield_now();
             let now = self.group.gathered();
             idle = if now == before { idle + 1 } else { 0 };
             before = now;

@@ -3,9 +3,9 @@
 //! `parking_lot`'s condition variable hands its mutex from one waiter to the next: each of them runs before the next is woken. Here the
 //! kernel is told once, and runs them as it likes.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use crate::sys::sync::kernel::{Condvar, Mutex};
+use crate::sys::sync::{AtomicU64, Instant, Ordering};
+use std::sync::PoisonError;
 
 /// An event that happens again and again, and that any number of threads wait for.
 #[derive(Debug, Default)]

@@ -11,10 +11,8 @@ use super::reentry::{self, Place};
 use crate::error::{Error, Result};
 use crate::format::manifest::Mark;
 use crate::sys::cache_line::CacheLine;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use crate::sys::sync::{AtomicU32, AtomicU64, Condvar, Instant, Mutex, MutexGuard, Ordering};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
 
 /// What is called when an entry is durable, or never will be.
 pub(crate) type Callback = Box<dyn FnOnce(Result<()>) + Send>;

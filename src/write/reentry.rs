@@ -1,5 +1,6 @@
 //! User code that runs inside a call on the log: what it may not do, and how it finds out.
 
+use crate::sys::sync::thread_local;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,12 +34,12 @@ pub(crate) fn run_inside<T>(log: usize, place: Place, code: impl FnOnce() -> T) 
     struct Leave;
     impl Drop for Leave {
         fn drop(&mut self) {
-            INSIDE.with_borrow_mut(Vec::pop);
-            DEPTH.set(DEPTH.get() - 1);
+            INSIDE.with(|inside| inside.borrow_mut().pop());
+            DEPTH.with(|depth| depth.set(depth.get() - 1));
         }
     }
-    INSIDE.with_borrow_mut(|inside| inside.push((log, place)));
-    DEPTH.set(DEPTH.get() + 1);
+    INSIDE.with(|inside| inside.borrow_mut().push((log, place)));
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
     let _leave = Leave;
     code()
 }
@@ -46,12 +47,12 @@ pub(crate) fn run_inside<T>(log: usize, place: Place, code: impl FnOnce() -> T) 
 /// Whether the thread is in user code of any log: if not, every call may be made.
 #[inline]
 pub(crate) fn in_user_code() -> bool {
-    DEPTH.get() != 0
+    DEPTH.with(Cell::get) != 0
 }
 
 #[inline]
 fn is_inside(log: usize, place: Place) -> bool {
-    in_user_code() && INSIDE.with_borrow(|inside| inside.contains(&(log, place)))
+    in_user_code() && INSIDE.with(|inside| inside.borrow().contains(&(log, place)))
 }
 
 /// # Panics

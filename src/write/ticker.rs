@@ -1,11 +1,11 @@
 //! The thread of [`SyncPolicy::Interval`](crate::SyncPolicy::Interval): syncs when there is something new, and then sleeps again.
 
 use crate::error::{Error, Result};
-use parking_lot::{Condvar, Mutex};
+use crate::sys::sync::thread::{self, JoinHandle};
+use crate::sys::sync::{Condvar, Instant, Mutex};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Calls a function at an interval, on a thread of its own.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl Ticker {
                 tick();
             }
         };
-        let spawned = std::thread::Builder::new().name("maplog-interval".into()).spawn(run);
+        let spawned = thread::Builder::new().name("maplog-interval".into()).spawn(run);
         let thread = spawned.map_err(|e| Error::io("start a thread for", dir, e))?;
         Ok(Ticker { shared, thread })
     }
@@ -39,7 +39,7 @@ impl Ticker {
     pub(crate) fn stop(self) {
         *self.shared.stopped.lock() = true;
         self.shared.stop.notify_all();
-        if self.thread.thread().id() != std::thread::current().id() {
+        if self.thread.thread().id() != thread::current().id() {
             // Its panics are bugs, and were reported when they happened.
             let _ = self.thread.join();
         }

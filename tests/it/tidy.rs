@@ -50,6 +50,34 @@ fn unsafe_stands_in_sys_alone() {
 }
 
 #[test]
+fn what_threads_meet_in_comes_from_one_file() {
+    const MET_IN: [&str; 9] =
+        ["atomic", "thread", "thread_local", "Mutex", "Condvar", "RwLock", "Once", "OnceLock", "Instant"];
+    // They hold statics of the whole process, which outlive an execution of a model.
+    const STATICS: [&str; 3] = ["src/sys/clock.rs", "src/sys/hook.rs", "src/write/reentry.rs"];
+    let mut findings = Vec::new();
+    for file in source_files() {
+        let is_test = file.path.ends_with("/tests.rs");
+        if is_test || file.path.starts_with("src/sys/sync") || STATICS.contains(&file.path.as_str()) {
+            continue;
+        }
+        let code = blank_prose(&file.text);
+        let tokens = tokens(code.split("#[cfg(test)]").next().unwrap_or_default());
+        for (index, token) in tokens.iter().enumerate() {
+            let is_path = |token: &&Token| {
+                token.text.chars().all(is_word) || ["::", "{", "}", ","].contains(&token.text.as_str())
+            };
+            let mut path = tokens[index..].iter().take_while(is_path).skip(1);
+            let from_std = token.text == "std" && path.any(|name| MET_IN.contains(&name.text.as_str()));
+            if from_std || token.text == "parking_lot" {
+                findings.push(format!("{}:{}: {}", file.path, token.line, token.text));
+            }
+        }
+    }
+    report("locks, atomics, threads and Instant come from sys::sync, so that the models run the very code", &findings);
+}
+
+#[test]
 fn nothing_is_left_to_do() {
     // Written in pieces, for this file is looked at too.
     let words = [concat!("FIX", "ME"), concat!("TO", "DO"), concat!("X", "XX")];
