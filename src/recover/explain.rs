@@ -56,7 +56,7 @@ pub(super) fn damage(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witne
         }
     }
     if let Some(stop) = valid.stop.as_ref().filter(|stop| fault != Fault::Unreached && lies_in(survey, stop, x)) {
-        if !has_lost_its_end(survey, stop, x)? {
+        if !has_lost_its_end(survey, stop)? {
             return within(survey, stop, fault, witness, lost);
         }
     }
@@ -97,15 +97,15 @@ fn lies_in(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> bool {
     marked || stop.rest.seq >= x || stop.recorded_end.is_some_and(|end| x <= end.seq)
 }
 
-/// Whether that segment had ended before X, as a link said that is lost, or lies in a lost file. What is not valid at X is then a dead
-/// frame.
-fn has_lost_its_end(survey: &Survey<'_>, stop: &Stop<'_>, x: u64) -> Result<bool> {
+/// Whether that segment had ended before, as a link said that is lost, or lies in a lost file. What is not valid in it is then a dead
+/// frame, or the rest of a batch that a cut fell into.
+fn has_lost_its_end(survey: &Survey<'_>, stop: &Stop<'_>) -> Result<bool> {
     if stop.recorded_end.is_some() {
         return Ok(false);
     }
     Ok(match behind(survey, stop.segment.id)? {
         Behind::Missing(_) => true,
-        Behind::Unlinked(_, first) => first.seq <= x,
+        Behind::Unlinked(_, first) => first.seq <= stop.at.seq,
         Behind::Linked | Behind::Nothing => false,
     })
 }

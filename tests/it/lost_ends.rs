@@ -65,6 +65,24 @@ fn a_lost_link_is_named_though_dead_frames_before_it_are_broken() {
 }
 
 #[test]
+fn a_lost_link_is_named_though_a_cut_had_fallen_into_a_batch_before_it() {
+    let dir = fast_dir();
+    let (log_dir, killed) = (dir.path().join("log"), dir.path().join("killed"));
+    let log = manual().open(&log_dir).unwrap();
+    fill(&log, 1, 1..41);
+    log.append_batch((41..91).map(|seq| payload(1, seq))).unwrap();
+    log.truncate_after(60).unwrap();
+    fill(&log, 2, 61..131);
+    log.truncate_after(120).unwrap();
+    copy_dir(&log_dir, &killed);
+    let path = second(&killed);
+    flip(&path, 70);
+    let found = damage(&killed);
+    assert_eq!((found.path, found.bytes), (path, 64..128));
+    assert!(found.seqs.start <= 61 && found.seqs.end > 120, "{:?}", found.seqs);
+}
+
+#[test]
 fn seqs_lost_with_an_identity_begin_with_the_first_of_its_segment() {
     let dir = fast_dir();
     let killed = cut_twice(dir.path());

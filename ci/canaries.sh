@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Seeds one bug after the other into a copy of the tree, and has the harness that should see it run on that copy, with fixed seeds: a
+# canary that does not sing is red, and so is one that no longer applies. Without arguments: all of proof/canaries/. With: those of the
+# harnesses that are named, or single ones, as `crash` or `crash/tail-resurrected`.
+#
+# A canary is a patch to src/ after a few lines that say what the bug is; the last of them, `hunt: ARGUMENTS`, is what the harness is run
+# with, by the script `hunt` beside it. Found is what ends with an error and a line `violation: ...`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ci/lib.sh
+
+# The tree's own: what it depends on is not built again.
+export CARGO_TARGET_DIR="$PWD/target"
+tree="$CARGO_TARGET_DIR/canaries/tree"
+output="$CARGO_TARGET_DIR/canaries/output"
+found=0 missed=()
+
+# The same place and times each time, so that only what a patch touches is built again.
+rm -rf "$tree"
+mkdir -p "$tree"
+git ls-files -z --cached --others --exclude-standard | xargs -0 cp -p --parents -t "$tree"
+
+# sing NAME PATCH
+sing() {
+    local arguments violation status=0
+    read -ra arguments <<<"$(sed -n 's/^hunt: *//p' "$2" | head -n 1)"
+    if ! patch --quiet --directory="$tree" --strip=1 --fuzz=0 --forward <"$2" >"$output" 2>&1; then
+        printf '%s: does not apply\n' "$1"
+        cat "$output"
+        return 1
+    fi
+    (cd "$tree" && "$PWD/proof/canaries/${1%%/*}/hunt" "${arguments[@]}") >"$output" 2>&1 || status=$?
+    patch --quiet --directory="$tree" --strip=1 --fuzz=0 --reverse <"$2"
+    violation=$(sed -n 's/^violation: //p' "$output" | head -n 1)
+    if [ "$status" -eq 77 ]; then
+        printf '%s: %s\n' "$1" "$(tail -n 1 "$output")"
+        return 77
+    elif [ "$status" -eq 0 ] || [ -z "$violation" ]; then
+        printf '%s: not found (status %s)\n' "$1" "$status"
+        tail -n 30 "$output"
+        return 1
+    fi
+    printf '%s: found: %.300s\n' "$1" "$violation"
+}
+
+cd proof/canaries
+patches=()
+for name in "${@:-}"; do
+    if [ -f "$name.patch" ]; then
+        patches+=("$name.patch")
+    else
+        patches+=("${name:-*}"/*.patch)
+    fi
+done
+# shellcheck disable=SC2206 # the names of harnesses that are left open are filled in here
+patches=(${patches[*]})
+cd ../..
+
+skipped=0
+for patch in "${patches[@]}"; do
+    status=0
+    sing "${patch%.patch}" "proof/canaries/$patch" || status=$?
+    case $status in
+        0) found=$((found + 1)) ;;
+        77) skipped=$((skipped + 1)) ;;
+        *) missed+=("${patch%.patch}") ;;
+    esac
+done
+
+if [ ${#missed[@]} -gt 0 ]; then
+    echo "not found: ${missed[*]}"
+    exit 1
+fi
+[ "$found" -gt 0 ] || skip "none of $skipped canaries can sing here"
+echo "ok $found canaries found, $skipped skipped"
