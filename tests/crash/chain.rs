@@ -537,17 +537,40 @@ impl Life<'_, '_> {
         payloads: Vec<Vec<u8>>,
         call: impl FnOnce(&Log, &[Vec<u8>]) -> maplog::Result<Range<u64>>,
     ) -> maplog::Result<()> {
-        lock(&self.model).running().doing = Some(Doing::Append(payloads.clone()));
+        let durable = {
+            let mut model = lock(&self.model);
+            let running = model.running();
+            running.doing = Some(Doing::Append { payloads: payloads.clone(), durable: running.durable });
+            running.durable
+        };
         let returned = call(log, &payloads);
         let mut model = lock(&self.model);
         let running = model.running();
         let count = payloads.len() as u64;
         self.chain.say(format!("append {count} of {} at {}: {returned:?}", payloads[0].len(), running.next()));
         assert_eq!(returned?, running.next()..running.next() + count);
-        running.push(payloads);
+        running.push(payloads, durable);
         running.doing = None;
         self.note_durable(log, running);
+        let last = running.entries.last_key_value().map(|(seq, payload)| (*seq, payload.clone()));
+        drop(model);
+        if let Some((seq, payload)) = last.filter(|_| self.chain.rng.one_in(4)) {
+            self.have_it_noted(log, seq, payload);
+        }
         Ok(())
+    }
+
+    /// Whoever syncs says so to the model, in that moment.
+    fn have_it_noted(&self, log: &Log, seq: u64, payload: Vec<u8>) {
+        let model = Arc::clone(&self.model);
+        log.on_durable(seq, move |result| {
+            if let (Ok(()), Model::Running(running)) = (result, &mut *lock(&model)) {
+                // Another entry has its seq by now if a cut came in between.
+                if running.entries.get(&seq) == Some(&payload) {
+                    running.durable = running.durable.max(seq);
+                }
+            }
+        });
     }
 
     /// An append that the policy acks.

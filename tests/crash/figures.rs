@@ -96,7 +96,7 @@ pub(crate) fn phase(model: &Model, at: &str, is_closed: bool) -> &'static str {
             Some(Doing::Upkeep("rotate")) => "in rotate",
             _ if at.contains("spare-") => "while a file was prepared or recycled",
             Some(Doing::Upkeep(_)) => "in a sync",
-            Some(Doing::Append(_)) => "in an append",
+            Some(Doing::Append { .. }) => "in an append",
             None => "between calls",
         },
     }

@@ -26,21 +26,32 @@ use chain::Chain;
 use figures::Figures;
 use shared::{lock, seeds};
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// States that a run examines if nobody asks for more.
 const STATES: u64 = 2_000;
 /// Chains at a time: they sleep a lot.
 const WORKERS: usize = 4;
 
+/// Longer than any chain takes, on the slowest machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 #[test]
 fn crashes_keep_the_promises() {
     let run = Run::new();
-    thread::scope(|scope| (0..WORKERS).for_each(|_| drop(scope.spawn(|| run.work()))));
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS).map(|_| scope.spawn(|| run.work())).collect();
+        while !workers.iter().all(|worker| worker.is_finished()) {
+            thread::sleep(Duration::from_millis(50));
+            run.look_for_hangs();
+        }
+    });
     assert!(!run.has_found.load(Ordering::Relaxed), "a promise was broken: see above");
     println!("{}", run.figures);
 }
@@ -50,8 +61,12 @@ struct Run {
     states: u64,
     next: AtomicU64,
     has_found: AtomicBool,
+    /// The chains that are under way, and since when.
+    running: Mutex<BTreeMap<u64, (Instant, Trace)>>,
     figures: Figures,
 }
+
+type Trace = Arc<Mutex<String>>;
 
 impl Run {
     fn new() -> Run {
@@ -64,6 +79,7 @@ impl Run {
             next: AtomicU64::new(seeds.start),
             seeds,
             has_found: AtomicBool::new(false),
+            running: Mutex::default(),
             figures: Figures::default(),
         }
     }
@@ -74,16 +90,30 @@ impl Run {
             if seed >= self.seeds.end {
                 return;
             }
-            let trace = Arc::new(Mutex::new(String::new()));
+            let trace = Trace::default();
+            lock(&self.running).insert(seed, (Instant::now(), Arc::clone(&trace)));
             let mut chain = Chain::new(seed, Arc::clone(&trace), &self.figures);
             match panic::catch_unwind(AssertUnwindSafe(|| chain.run())) {
                 Ok(()) => self.figures.count_chain(),
-                Err(panic) => {
-                    self.has_found.store(true, Ordering::Relaxed);
-                    println!("{}", lock(&trace));
-                    println!("violation: state {}, seed {seed}: {}", self.figures.states(), message(&*panic));
-                    println!("run it again with MAPLOG_SEEDS={seed}..{}", seed + 1);
-                }
+                Err(panic) => self.report(seed, &trace, message(&*panic)),
+            }
+            lock(&self.running).remove(&seed);
+        }
+    }
+
+    fn report(&self, seed: u64, trace: &Trace, what: &str) {
+        self.has_found.store(true, Ordering::Relaxed);
+        println!("{}", lock(trace));
+        println!("violation: state {}, seed {seed}: {what}", self.figures.states());
+        println!("run it again with MAPLOG_SEEDS={seed}..{}", seed + 1);
+    }
+
+    /// Ends the process if a call never returns.
+    fn look_for_hangs(&self) {
+        for (seed, (since, trace)) in &*lock(&self.running) {
+            if since.elapsed() > PATIENCE {
+                self.report(*seed, trace, "a call does not return");
+                std::process::exit(1);
             }
         }
     }

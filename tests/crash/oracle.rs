@@ -42,7 +42,11 @@ pub(super) struct Witnesses {
 /// A call that has not returned.
 #[derive(Clone)]
 pub(super) enum Doing {
-    Append(Vec<Vec<u8>>),
+    Append {
+        payloads: Vec<Vec<u8>>,
+        /// The last seq that was acked when the call began.
+        durable: u64,
+    },
     TruncateBefore(u64),
     TruncateAfter(u64),
     Reset(u64),
@@ -94,13 +98,14 @@ impl Running {
         self.next() - 1
     }
 
-    pub(super) fn push(&mut self, payloads: Vec<Vec<u8>>) {
+    /// Adds what was appended by a call that began when all up to `durable` was acked.
+    pub(super) fn push(&mut self, payloads: Vec<Vec<u8>>, durable: u64) {
         let start = self.next();
         if payloads.len() > 1 {
             self.batches.push(start..start + payloads.len() as u64);
         }
         let seqs = start..start + payloads.len() as u64;
-        self.witnesses.frames.extend(seqs.map(|seq| (seq, self.durable)));
+        self.witnesses.frames.extend(seqs.map(|seq| (seq, durable)));
         self.entries.extend((start..).zip(payloads));
     }
 
@@ -130,7 +135,7 @@ impl Running {
         let mut firsts = first..=first;
         let mut other = None;
         match &self.doing {
-            Some(Doing::Append(payloads)) => after.push(payloads.clone()),
+            Some(Doing::Append { payloads, durable }) => after.push(payloads.clone(), *durable),
             Some(Doing::TruncateBefore(seq)) => firsts = first..=first.max(*seq),
             Some(Doing::TruncateAfter(seq)) if *seq < last => other = Some((first, *seq)),
             Some(Doing::Reset(next)) => {
