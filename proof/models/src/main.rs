@@ -8,6 +8,7 @@ mod followers;
 mod group;
 mod handles;
 mod keeper;
+mod mix;
 mod publication;
 mod scene;
 mod segments;
@@ -25,6 +26,7 @@ const MODELS: &[Model] = &[
     Model { name: "cuts", run: cuts::run, meets: &["truncated", "follower was cut"] },
     Model { name: "followers", run: followers::run, meets: FOLLOWERS_MEET },
     Model { name: "keeper", run: keeper::run, meets: &["no space", "a large file"] },
+    Model { name: "mix", run: mix::run, meets: &["unclean", "mixed with poison"] },
     Model { name: "handles", run: handles::run, meets: &["closed by its own thread"] },
 ];
 

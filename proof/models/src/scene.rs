@@ -121,6 +121,23 @@ impl Scene {
         options.open(&self.dir)
     }
 
+    /// Leaves the directory as a kill of the process leaves it now, and closes the log elsewhere.
+    pub(crate) fn kill(&self, log: Log) {
+        let killed = self.dir.with_file_name("killed");
+        let _ = fs::remove_dir_all(&killed);
+        for folder in ["segments", "checkpoints", "metadata"] {
+            fs::create_dir_all(killed.join(folder)).expect("a folder");
+            for file in fs::read_dir(self.dir.join(folder)).expect("a folder") {
+                let name = PathBuf::from(folder).join(file.expect("a file").file_name());
+                fs::copy(self.dir.join(&name), killed.join(&name)).expect("a copy");
+            }
+        }
+        log.close().expect("a close");
+        drop(log);
+        fs::remove_dir_all(&self.dir).expect("a folder to remove");
+        fs::rename(killed, &self.dir).expect("a new name");
+    }
+
     /// An entry to append: its id and its bytes.
     pub(crate) fn entry(&self, len: usize) -> (u64, Vec<u8>) {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
