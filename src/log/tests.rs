@@ -1,5 +1,6 @@
 //! The write and read paths on one small log: what Miri runs, on the heap twin of the mappings.
 
+use crate::segment::set::Slots;
 use crate::{Log, Options, PinnedEntry, SyncPolicy};
 use std::time::Duration;
 
@@ -78,4 +79,26 @@ fn threads_append_read_follow_and_cut() {
     });
     log.truncate_after(EACH).unwrap();
     assert_eq!(log.view().iter().count() as u64, EACH);
+}
+
+#[test]
+fn a_follower_takes_nothing_that_is_being_cut_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    log.append(b"gone").unwrap();
+    let appender = &log.inner.appender;
+    std::thread::scope(|scope| {
+        // A reset, as far as the group knows it and readers do not.
+        let mut cursor = appender.cursor();
+        cursor.epoch += 1;
+        cursor.jump(1);
+        drop(cursor.active.take());
+        let callbacks = appender.group.cut(cursor.epoch, 0, 1, None);
+        let followed = scope.spawn(|| log.follow(1).unwrap().next_timeout(Duration::ZERO).unwrap());
+        std::thread::sleep(Duration::from_millis(50));
+        appender.show_cut(&cursor, Slots::new(Vec::new(), 1));
+        drop(cursor);
+        appender.group.settle_cut(callbacks);
+        assert!(followed.join().unwrap().is_none(), "the entry that was cut");
+    });
 }

@@ -51,9 +51,8 @@ impl Drop for Follower {
 
 impl Follower {
     pub(crate) fn new(appender: Arc<Appender>, until: Until, on_damage: OnDamage, from_seq: u64) -> Result<Follower> {
-        let epoch = appender.group.enter();
+        let Snapshot { slots, next_seq, epoch } = appender.enter();
         let follower = Follower { appender, until, on_damage, next_seq: from_seq, epoch, place: None };
-        let Snapshot { slots, next_seq, .. } = follower.appender.snapshot();
         if from_seq < slots.first_seq {
             return Err(Error::Truncated { first_seq: slots.first_seq });
         }
@@ -79,13 +78,16 @@ impl Follower {
         reentry::check_call(self.appender.number());
         let deadline = Instant::now().checked_add(timeout).unwrap_or_else(|| Instant::now() + FAR);
         loop {
-            let snapshot = self.appender.snapshot();
-            self.check_still_there(&snapshot)?;
+            let snapshot = self.look()?;
             let bound = match self.until {
                 Until::Published => snapshot.next_seq,
                 Until::Durable => match self.appender.group.durable_seq_in(snapshot.epoch) {
                     Some(durable_seq) => snapshot.next_seq.min(durable_seq + 1),
-                    None => continue, // A cut has come in between: the durable seq is that of other entries.
+                    None => {
+                        // A cut has come in between: the durable seq is that of other entries. It is shown when this lock is free.
+                        drop(self.appender.cursor());
+                        continue;
+                    }
                 },
             };
             if self.next_seq < bound {
@@ -102,28 +104,28 @@ impl Follower {
         }
     }
 
-    /// Whether the log still holds what was delivered, and what comes next.
-    fn check_still_there(&mut self, snapshot: &Snapshot) -> Result<()> {
+    /// What there is in the follower's epoch, if the log still holds what was delivered, and what comes next.
+    fn look(&mut self) -> Result<Snapshot> {
         if self.appender.health.is_closed() {
             return Err(Error::Closed);
         }
+        let mut snapshot = self.appender.snapshot();
         if snapshot.epoch != self.epoch {
-            // Entered before the cuts are looked at: one that comes in between is looked at next time.
+            snapshot = self.appender.enter();
             let group = &self.appender.group;
-            let epoch = group.enter();
             let delivered = Claim { seq: self.next_seq - 1, epoch: self.epoch };
             if let Err(truncated) = group.check_cuts(delivered) {
-                group.leave(epoch);
+                group.leave(snapshot.epoch);
                 return Err(truncated);
             }
-            group.leave(std::mem::replace(&mut self.epoch, epoch));
+            group.leave(std::mem::replace(&mut self.epoch, snapshot.epoch));
             self.place = None;
         }
         let first_seq = snapshot.slots.first_seq;
         if self.next_seq < first_seq {
             return Err(Error::Truncated { first_seq });
         }
-        Ok(())
+        Ok(snapshot)
     }
 
     /// The entry with `next_seq`, which the snapshot holds.

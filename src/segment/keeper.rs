@@ -139,40 +139,39 @@ impl Keeper {
     /// # Errors
     /// Why it could not be made; the next call has it tried again.
     pub(crate) fn wait_prepared(&self) -> Result<()> {
-        self.wait(|shared, state| {
-            shared.demand_locked(state, Demand::Now);
-            state.prepared.is_some()
-        })
+        self.wait(|state| state.prepared.is_some(), |shared, state| shared.demand_locked(state, Demand::Now))
     }
 
     /// Waits until `backing`, which is in use, has grown past `capacity` or will grow no more.
     pub(crate) fn wait_growth(&self, backing: &Arc<Backing>, capacity: u64) {
         // A failure to grow is no error yet: the next file may fit.
-        let _ = self.wait(|shared, state| {
-            let done = backing.extent.capacity() > capacity || backing.growth() == Growth::Complete;
-            if !done && state.growing.is_none() {
-                state.growing = Some(Arc::clone(backing));
-                shared.work.notify_one();
-            }
-            done
-        });
+        let _ = self.wait(
+            |_| backing.extent.capacity() > capacity || backing.growth() == Growth::Complete,
+            |shared, state| {
+                if state.growing.is_none() {
+                    state.growing = Some(Arc::clone(backing));
+                    shared.work.notify_one();
+                }
+            },
+        );
     }
 
-    fn wait(&self, done: impl Fn(&Shared, &mut State) -> bool) -> Result<()> {
+    /// Waits until it is `done`; until then, `ask`s for it. Who gives up asks for nothing, and takes nobody's asking back.
+    fn wait(&self, done: impl Fn(&State) -> bool, ask: impl Fn(&Shared, &mut State)) -> Result<()> {
         let shared = &*self.shared;
         let mut state = shared.state.lock();
         let failures = state.failures;
         loop {
-            if done(shared, &mut state) {
+            if done(&state) {
                 return Ok(());
             }
             if state.stop {
                 return Err(Error::Closed);
             }
             if state.failures > failures {
-                state.demand = Demand::None;
                 return Err(state.failure.as_ref().map_or(Error::Closed, Error::duplicate));
             }
+            ask(shared, &mut state);
             if shared.is_this_thread() {
                 // A callback that the keeper runs may append: it does the keeper's work for itself.
                 drop(state);
@@ -409,5 +408,46 @@ impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.state.lock().stop = true;
         self.0.ready.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::health::Health;
+    use super::super::paths::Paths;
+    use super::*;
+    use crate::sys::file::ZeroChunk;
+    use crate::sys::lock::ReadersLease;
+
+    #[test]
+    fn who_gives_up_leaves_the_demand_of_who_goes_on_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let (lease, _) = ReadersLease::acquire(&dir.path().join("readers")).unwrap();
+        let blueprint = Blueprint {
+            paths: Paths::new(dir.path()),
+            log_id: [0; 16],
+            segment_size: 8192,
+            chunk: ZeroChunk::Small,
+            lease,
+            health: Arc::new(Health::default()),
+        };
+        // Without its thread: what that would do is done here.
+        let keeper = Keeper::new(blueprint, 1);
+        thread::scope(|scope| {
+            let gives_up = scope.spawn(|| keeper.wait_prepared());
+            while keeper.shared.state.lock().demand != Demand::Now {
+                thread::yield_now();
+            }
+            let mut state = keeper.shared.state.lock();
+            state.failures += 1;
+            state.failure = Some(Error::NoSpace { path: dir.path().to_owned(), needed: 1 });
+            state.demand = Demand::None;
+            // Somebody else asks before the first one is awake.
+            keeper.shared.demand_locked(&mut state, Demand::Now);
+            drop(state);
+            keeper.shared.ready.notify_all();
+            assert!(gives_up.join().unwrap().is_err());
+        });
+        assert_eq!(keeper.shared.state.lock().demand, Demand::Now);
     }
 }

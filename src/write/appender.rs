@@ -129,6 +129,18 @@ impl Appender {
         }
     }
 
+    /// As [`snapshot`](Self::snapshot), with its epoch entered in the group: to be paired with [`GroupSync::leave`].
+    ///
+    /// The group knows a cut before readers see it. Who entered in between would take what is gone for what the new epoch holds.
+    pub(crate) fn enter(&self) -> Snapshot {
+        let cursor = self.cursor.lock(); // the one that a cut is made under
+        let snapshot = self.snapshot();
+        let epoch = self.group.enter();
+        drop(cursor);
+        debug_assert_eq!(epoch, snapshot.epoch);
+        snapshot
+    }
+
     /// The cursor, whoever has it frozen: for those that change what is live.
     pub(crate) fn cursor(&self) -> MutexGuard<'_, Cursor> {
         self.cursor.lock()

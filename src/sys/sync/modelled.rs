@@ -8,6 +8,7 @@
 
 use shuttle::rand::RngCore;
 use shuttle::sync::mpsc;
+use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Deref, DerefMut};
 use std::sync::PoisonError;
@@ -305,15 +306,17 @@ impl<T> From<T> for OnceLock<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Instant(Duration);
 
-/// It goes on from one execution to the next: nothing in one depends on when it began.
-static NOW: std::sync::Mutex<Duration> = std::sync::Mutex::new(Duration::ZERO);
+std::thread_local! {
+    /// The clock of the executions that this thread runs. It goes on from one to the next: nothing depends on when one began.
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
 
 /// A wait until then lasts for ever.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Instant {
     pub(crate) fn now() -> Instant {
-        Instant(*NOW.lock().unwrap_or_else(PoisonError::into_inner))
+        Instant(NOW.get())
     }
 
     pub(crate) fn checked_add(self, duration: Duration) -> Option<Instant> {
@@ -334,8 +337,7 @@ impl Instant {
 
     /// Somebody's wait until then timed out.
     fn comes(self) {
-        let mut now = NOW.lock().unwrap_or_else(PoisonError::into_inner);
-        *now = self.0.max(*now);
+        NOW.set(NOW.get().max(self.0));
     }
 }
 
