@@ -123,7 +123,7 @@ impl Salvaged {
             return Ok(());
         };
         let Some(start) = start else {
-            if promised.is_some_and(|end| end.seq >= self.next_seq) {
+            if promised.is_some() {
                 self.lose_whole(segment.link_damage(self.next_seq..self.after(promised)));
             }
             return Ok(());
@@ -131,8 +131,9 @@ impl Salvaged {
         if segment.link.is_none() {
             self.lose(segment.link_damage(0..0));
         }
-        if start.seq < self.next_seq {
-            // It says to hold what others hold already: one of them is not what it says.
+        if start.seq < self.next_seq || promised.is_some_and(|end| end.seq < start.seq) {
+            // It says to hold what others hold already, or to begin where others say that it has ended: one of them is not what it
+            // says.
             self.lose(segment.link_damage(0..0));
             let rest =
                 SegmentBytes::open(segment, &identity, survey.lease)?.rest(FRAMES_OFFSET, None, &(1..SEQ_LIMIT))?;

@@ -12,6 +12,7 @@ mod crash_images;
 mod dead_bytes;
 mod flips;
 mod full_disk;
+mod fuzzed;
 mod golden;
 mod lessons;
 mod model;

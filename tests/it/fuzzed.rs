@@ -1,0 +1,105 @@
+//! Faults that the fuzzer found, each as the behaviour that it broke: damage of a kind that nobody had thought of, and forged bytes,
+//! which no writer stores, with checksums that hold. Whatever the files say, nothing panics, what is opened stays openable, and what
+//! is lost is listed, again and again, until it is truncated away.
+
+use crate::sim::scratch_dir;
+use crate::support::encode::{self, Place, Predecessor, Segment, Slot, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
+use crate::support::format::{manifest_path, segment_path};
+use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy};
+use std::fs;
+use std::path::Path;
+
+const ALONE: u8 = FLAG_FIRST | FLAG_LAST;
+const PAYLOAD: &[u8] = b"an entry of a forged log";
+
+fn strict() -> Options {
+    Options::new().segment_size(8192).sync_policy(SyncPolicy::Manual)
+}
+
+fn salvage() -> Options {
+    strict().recovery(RecoveryMode::Salvage)
+}
+
+/// A segment with the entries `seqs`.
+fn segment(id: u64, seqs: std::ops::Range<u64>, predecessor: Option<Predecessor>) -> Segment {
+    let mut segment = Segment::new(id, 0x5eed_0000 + id, seqs.start, predecessor);
+    seqs.for_each(|seq| drop(segment.push(seq, NO_WITNESS, ALONE, PAYLOAD)));
+    segment
+}
+
+/// Where a segment ends, for the link of the next one.
+fn end(id: u64, seq: u64, segment: &Segment) -> Predecessor {
+    Predecessor { id, end_seq: seq, end_offset: segment.0.len() as u64 }
+}
+
+fn write(dir: &Path, slot: &Slot, segments: &[(u64, &Segment)]) {
+    for folder in ["metadata", "segments"] {
+        fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let slot = slot.encode(LOG_ID);
+    fs::write(manifest_path(dir), encode::manifest([&slot, &slot])).unwrap();
+    for (id, segment) in segments {
+        fs::write(segment_path(dir, *id), &segment.0).unwrap();
+    }
+}
+
+fn slot() -> Slot {
+    Slot { generation: 7, first_segment: 1, first_seq: 1, ..Slot::default() }
+}
+
+/// The seqs of the entries that can be read.
+fn seqs(log: &Log) -> Vec<u64> {
+    log.view().iter().flatten().map(|entry| entry.seq()).collect()
+}
+
+/// Three segments, of which the one in the middle holds no entry, says the link of the last one.
+fn empty_in_the_middle(dir: &Path, mark: Option<Place>) -> [Segment; 3] {
+    let first = segment(1, 1..4, None);
+    let middle = segment(2, 4..4, Some(end(1, 3, &first)));
+    let last = segment(3, 4..7, Some(end(2, 3, &middle)));
+    write(dir, &Slot { mark, ..slot() }, &[(1, &first), (2, &middle), (3, &last)]);
+    [first, middle, last]
+}
+
+#[test]
+fn a_log_that_was_opened_does_not_need_a_file_that_the_open_removed() {
+    let dir = scratch_dir();
+    empty_in_the_middle(dir.path(), None);
+    if let Ok(log) = strict().open(dir.path()) {
+        let before = seqs(&log);
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(seqs(&strict().open(dir.path()).unwrap()), before);
+    }
+}
+
+#[test]
+fn a_mark_does_not_make_an_end_below_a_segments_base_believed() {
+    // Nothing is read of what the mark proves: that the first segment ends before it begins shows in its successor's link alone.
+    let dir = scratch_dir();
+    let first = segment(1, 4..7, None);
+    let last = segment(2, 2..5, Some(Predecessor { id: 1, end_seq: 1, end_offset: first.0.len() as u64 }));
+    let mark = Some(Place { segment: 2, seq: 4, offset: last.0.len() as u64 });
+    write(dir.path(), &Slot { first_seq: 4, mark, clean: true, ..slot() }, &[(1, &first), (2, &last)]);
+    match strict().open(dir.path()) {
+        Err(Error::Damaged { damage }) => assert_eq!(damage.path, segment_path(dir.path(), 2)),
+        other => panic!("{other:?}"),
+    }
+    let log = salvage().open(dir.path()).unwrap();
+    assert!(log.first_seq() <= log.next_seq());
+    assert_ne!(log.recovery().losses, []);
+}
+
+#[test]
+fn what_a_strict_open_refuses_a_salvage_lists() {
+    let dir = scratch_dir();
+    let last_end = 128 + 3 * 56;
+    let [_, middle, _] = empty_in_the_middle(dir.path(), Some(Place { segment: 3, seq: 6, offset: last_end }));
+    let mut bytes = middle.0;
+    bytes[70] ^= 1; // its link
+    fs::write(segment_path(dir.path(), 2), bytes).unwrap();
+    assert!(strict().open(dir.path()).is_err());
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6]);
+    assert_ne!(log.recovery().losses, []);
+}
