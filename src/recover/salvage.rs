@@ -116,9 +116,9 @@ impl Salvaged {
         let Some(identity) = segment.identity else {
             self.lose_whole(segment.identity_damage(self.next_seq..self.after(promised)));
             if limit.recorded.is_none() && !survey.manifest.clean {
-                // Nobody knows how many entries it held: more than fit it were not.
+                // Nobody knows how many entries it held: more than fit it were not, nor those that a later file holds.
                 let most = segment.file_len.saturating_sub(FRAMES_OFFSET) / HEADER_LEN as u64;
-                self.highest_seq = self.highest_seq.max(self.next_seq + most - 1);
+                self.highest_seq = self.highest_seq.max((self.next_seq + most).min(limit.seq) - 1);
             }
             return Ok(());
         };
@@ -246,11 +246,12 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let manifest = Manifest {
         clean: false,
         last_timestamp_ms,
+        // No file behind the last one that is kept is dead by this cut: a damaged one stays.
         cut: last.map(|(segment, end)| Cut {
             segment,
             end_seq: end.seq - 1,
             end_offset: end.offset,
-            next_id: survey.next_id,
+            next_id: segment + 1,
         }),
         mark: last.map(|(segment, end)| Mark { seq: end.seq - 1, segment, offset: end.offset }),
         lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),

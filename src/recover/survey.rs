@@ -136,9 +136,11 @@ impl<'m> Survey<'m> {
         self.live.values_mut().filter_map(restore).collect()
     }
 
-    /// What the manifest alone proves.
+    /// What the manifest alone proves, and what a salvage has found to be lost: that was there too.
     pub(super) fn proven_seq(&self) -> u64 {
-        self.manifest.durable_seq().max(self.manifest.cut.map_or(0, |cut| cut.end_seq))
+        let Manifest { cut, lost, .. } = self.manifest;
+        let lost_seq = if lost.is_empty() { 0 } else { lost.end - 1 };
+        self.manifest.durable_seq().max(cut.map_or(0, |cut| cut.end_seq)).max(lost_seq)
     }
 }
 

@@ -103,3 +103,57 @@ fn what_a_strict_open_refuses_a_salvage_lists() {
     assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6]);
     assert_ne!(log.recovery().losses, []);
 }
+
+/// A closed log with the entries 1 to 150 in two segments, of which the second one is gone but for its name, or even that.
+fn without_the_last_segment(dir: &Path, is_unlinked: bool) {
+    let log = strict().open(dir).unwrap();
+    for _ in 0..150 {
+        log.append(&[1; 48]).unwrap();
+    }
+    assert_eq!(log.segments().len(), 2);
+    log.close().unwrap();
+    let last = segment_path(dir, 2);
+    match is_unlinked {
+        true => fs::remove_file(last).unwrap(),
+        false => fs::write(last, vec![0; 8192]).unwrap(),
+    }
+}
+
+#[test]
+fn what_was_lost_at_the_end_is_refused_until_it_is_truncated_away() {
+    for is_unlinked in [false, true] {
+        let dir = scratch_dir();
+        without_the_last_segment(dir.path(), is_unlinked);
+        let mut next_seq = 151;
+        for _ in 0..3 {
+            assert!(strict().open(dir.path()).is_err(), "unlinked: {is_unlinked}");
+            let log = salvage().open(dir.path()).unwrap();
+            assert!(log.recovery().losses.iter().any(|loss| loss.seqs.contains(&101) && loss.seqs.contains(&150)));
+            assert!(log.next_seq() >= next_seq, "above all that ever were");
+            next_seq = log.next_seq();
+            // A change, and no entry: as if a power cut had taken the first append.
+            log.rotate().unwrap();
+            log.close().unwrap();
+        }
+        let log = salvage().open(dir.path()).unwrap();
+        log.truncate_after(100).unwrap();
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(strict().open(dir.path()).unwrap().next_seq(), 101);
+    }
+}
+
+#[test]
+fn a_damaged_file_stays_until_it_is_truncated_away() {
+    let dir = scratch_dir();
+    without_the_last_segment(dir.path(), false);
+    for _ in 0..3 {
+        let log = salvage().open(dir.path()).unwrap();
+        log.append(b"goes on").unwrap();
+        log.close().unwrap();
+        assert!(segment_path(dir.path(), 2).exists());
+    }
+    let log = salvage().open(dir.path()).unwrap();
+    log.truncate_after(100).unwrap();
+    assert!(!segment_path(dir.path(), 2).exists());
+}
