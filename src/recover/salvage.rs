@@ -52,10 +52,17 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
+        let own = starts[index].map_or(0, |start| start.seq);
         let limit = Limit {
             recorded: survey.recorded_end(segment.id, successor),
             // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
-            seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
+            seq: starts[index + 1..]
+                .iter()
+                .flatten()
+                .map(|start| start.seq)
+                .filter(|seq| *seq > own)
+                .min()
+                .unwrap_or(SEQ_LIMIT),
         };
         salvaged.take(survey, segment, starts[index], limit)?;
         if limit.is_open() && survey.named_segments().any(|id| id > segment.id) {

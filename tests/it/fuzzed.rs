@@ -104,6 +104,18 @@ fn what_a_strict_open_refuses_a_salvage_lists() {
     assert_ne!(log.recovery().losses, []);
 }
 
+#[test]
+fn a_later_file_with_lower_seqs_hides_no_entry_from_a_salvage() {
+    let dir = scratch_dir();
+    let first = segment(1, 5..8, None);
+    let mut later = segment(2, 1..3, None);
+    later.0[64..128].fill(0); // no link: where it begins, its first frame says
+    write(dir.path(), &Slot { first_seq: 5, lost: [5, 6], ..slot() }, &[(1, &first), (2, &later)]);
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [5, 6, 7]);
+    assert_ne!(log.recovery().losses, []);
+}
+
 /// A closed log with the entries 1 to 150 in two segments, of which the second one is gone but for its name, or even that.
 fn without_the_last_segment(dir: &Path, is_unlinked: bool) {
     let log = strict().open(dir).unwrap();
