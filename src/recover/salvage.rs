@@ -50,22 +50,20 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     };
     let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
     let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
+    let is_found = |id| segments.iter().zip(&starts).any(|(segment, start)| segment.id == id && start.is_some());
+    let missing: Vec<_> = survey.named_places().filter(|place| !is_found(place.segment)).collect();
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
+        let recorded = survey.recorded_end(segment.id, successor);
         let own = starts[index].map_or(0, |start| start.seq);
-        let limit = Limit {
-            recorded: survey.recorded_end(segment.id, successor),
-            // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
-            seq: starts[index + 1..]
-                .iter()
-                .flatten()
-                .map(|start| start.seq)
-                .filter(|seq| *seq > own)
-                .min()
-                .unwrap_or(SEQ_LIMIT),
-        };
-        salvaged.take(survey, segment, starts[index], limit)?;
-        if limit.is_open() && survey.named_segments().any(|id| id > segment.id) {
+        // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
+        let later = starts[index + 1..].iter().flatten().map(|start| start.seq).filter(|seq| *seq > own).min();
+        let later = later.unwrap_or(SEQ_LIMIT);
+        // Of a segment that is missing, one seq is known that it held.
+        let missing = missing.iter().filter(|place| place.segment > segment.id && place.seq > own);
+        let missing = missing.map(|place| place.seq).min().unwrap_or(SEQ_LIMIT);
+        salvaged.take(survey, segment, starts[index], Limit { recorded, seq: later.min(missing) })?;
+        if recorded.is_none() && missing < later {
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()
@@ -84,11 +82,6 @@ struct Limit {
 }
 
 impl Limit {
-    /// Nothing says where the segment ends.
-    fn is_open(&self) -> bool {
-        self.recorded.is_none() && self.seq == SEQ_LIMIT
-    }
-
     /// Up to where something says that the segment's entries were durable: its recorded end, or the mark.
     fn promised(&self, survey: &Survey<'_>, segment: &Candidate) -> Option<RecordedEnd> {
         let mark = survey.manifest.mark.filter(|mark| mark.segment == segment.id);

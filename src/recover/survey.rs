@@ -48,6 +48,13 @@ pub(super) struct RecordedEnd {
     pub(super) offset: u64,
 }
 
+/// A segment that something names, and a seq that it held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamedPlace {
+    pub(super) segment: u64,
+    pub(super) seq: u64,
+}
+
 impl From<Cut> for RecordedEnd {
     fn from(cut: Cut) -> Self {
         RecordedEnd { seq: cut.end_seq, offset: cut.end_offset }
@@ -121,6 +128,16 @@ impl<'m> Survey<'m> {
     pub(super) fn named_segments(&self) -> impl Iterator<Item = u64> {
         let Manifest { mark, cut, .. } = self.manifest;
         mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
+    }
+
+    /// The segments that something names, each with a seq that it held: the mark, the cut, and the links to predecessors.
+    pub(super) fn named_places(&self) -> impl Iterator<Item = NamedPlace> + '_ {
+        let Manifest { mark, cut, .. } = self.manifest;
+        let mark = mark.map(|mark| NamedPlace { segment: mark.segment, seq: mark.seq });
+        let cut = cut.map(|cut| NamedPlace { segment: cut.segment, seq: cut.end_seq });
+        let predecessors = self.live.values().filter_map(|candidate| candidate.link?.predecessor);
+        let linked = predecessors.map(|predecessor| NamedPlace { segment: predecessor.id, seq: predecessor.end_seq });
+        mark.into_iter().chain(cut).chain(linked)
     }
 
     /// Takes what a damaged identity said from the link, which has a checksum of its own and repeats the salt; the damage of each.

@@ -169,3 +169,43 @@ fn a_damaged_file_stays_until_it_is_truncated_away() {
     log.truncate_after(100).unwrap();
     assert!(!segment_path(dir.path(), 2).exists());
 }
+
+/// A closed log of three segments, two of which end with cuts: 1 to 5 as they were first appended, 6 and 7 as they were appended after
+/// a first cut, and 8 after a second one. The first segment still holds the frames of the old 6 to 9.
+fn thrice_begun(dir: &Path) {
+    let log = strict().open(dir).unwrap();
+    let append = |name: &str, seqs: std::ops::Range<u64>| {
+        seqs.for_each(|seq| assert_eq!(log.append(name.as_bytes()).unwrap(), seq));
+    };
+    append("old", 1..10);
+    log.truncate_after(5).unwrap();
+    append("new", 6..10);
+    log.truncate_after(7).unwrap();
+    append("newest", 8..9);
+    log.close().unwrap();
+    assert_eq!(log.segments().len(), 3);
+}
+
+#[test]
+fn a_salvage_does_not_give_truncated_entries_for_those_of_a_lost_segment_without_a_word() {
+    let lose: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), |path| fs::write(path, [0; 8192]).unwrap()];
+    for lose in lose {
+        for last_is_lost in [false, true] {
+            let dir = scratch_dir();
+            thrice_begun(dir.path());
+            lose(&segment_path(dir.path(), 2));
+            if last_is_lost {
+                lose(&segment_path(dir.path(), 3));
+            }
+            assert!(strict().open(dir.path()).is_err());
+            let log = salvage().open(dir.path()).unwrap();
+            let report = log.recovery();
+            // What the lost segment certainly held is lost. What the first one holds besides may be old, and that is said.
+            let certain = if last_is_lost { 8 } else { 7 };
+            assert!(log.get(certain).is_err_and(|error| error.is_damage()), "{report}");
+            assert!(report.losses.iter().any(|loss| loss.seqs.contains(&certain)), "{report}");
+            assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+            assert_eq!(log.next_seq(), 9, "{report}");
+        }
+    }
+}

@@ -222,6 +222,16 @@ impl Slot {
     }
 }
 
+pub(crate) fn generation(slot: &[u8]) -> u64 {
+    get(slot, 32)
+}
+
+/// Gives a slot another generation, and a checksum that holds.
+pub(crate) fn put_generation(slot: &mut [u8], generation: u64) {
+    put(slot, 32, generation);
+    seal(&mut slot[..SLOT]);
+}
+
 /// Has magic, version, log id and checksum of a slot hold.
 pub(crate) fn repair_slot(slot: &mut [u8], log_id: [u8; 16]) {
     slot[..8].copy_from_slice(SLOT_MAGIC);
