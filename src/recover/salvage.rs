@@ -4,7 +4,7 @@ use super::adopt::Plan;
 use super::report::RecoveryReport;
 use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
-use super::survey::{Candidate, RecordedEnd, Survey};
+use super::survey::{Candidate, NamedPlace, RecordedEnd, Survey};
 use super::{Piece, Recovered};
 use crate::error::{Damage, DamageKind, Result};
 use crate::format::frame::HEADER_LEN;
@@ -55,15 +55,14 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
         let recorded = survey.recorded_end(segment.id, successor);
-        let own = starts[index].map_or(0, |start| start.seq);
         // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
-        let later = starts[index + 1..].iter().flatten().map(|start| start.seq).filter(|seq| *seq > own).min();
-        let later = later.unwrap_or(SEQ_LIMIT);
-        // Of a segment that is missing, one seq is known that it held.
-        let missing = missing.iter().filter(|place| place.segment > segment.id && place.seq > own);
-        let missing = missing.map(|place| place.seq).min().unwrap_or(SEQ_LIMIT);
-        salvaged.take(survey, segment, starts[index], Limit { recorded, seq: later.min(missing) })?;
-        if recorded.is_none() && missing < later {
+        let later = starts[index + 1..].iter().flatten().map(|start| Bound::of_later(*start));
+        let missing = missing.iter().filter(|place| place.segment > segment.id).map(|place| Bound::of_missing(*place));
+        let own = starts[index].map_or(0, |start| start.seq);
+        let bound = later.chain(missing).filter(|bound| bound.seq > own).min_by_key(|bound| bound.seq);
+        let seq = bound.map_or(SEQ_LIMIT, |bound| bound.seq);
+        salvaged.take(survey, segment, starts[index], Limit { recorded, seq })?;
+        if recorded.is_none() && bound.is_some_and(|bound| !bound.is_sharp) {
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()
@@ -71,6 +70,26 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         }
     }
     finish(survey, salvaged)
+}
+
+/// A seq that an earlier segment does not hold, for a later one does.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    seq: u64,
+    /// The later segment began there. Otherwise it may have held some seqs before, which nobody knows any more.
+    is_sharp: bool,
+}
+
+impl Bound {
+    fn of_later(start: Position) -> Bound {
+        let is_sharp = start.offset == FRAMES_OFFSET;
+        // With its link, and the frame before the first that is intact, the place is lost where it began.
+        Bound { seq: if is_sharp { start.seq } else { start.seq - 1 }, is_sharp }
+    }
+
+    fn of_missing(place: NamedPlace) -> Bound {
+        Bound { seq: place.seq, is_sharp: false }
+    }
 }
 
 /// How far a segment may reach.

@@ -209,3 +209,19 @@ fn a_salvage_does_not_give_truncated_entries_for_those_of_a_lost_segment_without
         }
     }
 }
+
+#[test]
+fn nor_for_the_first_ones_of_a_segment_whose_beginning_is_lost() {
+    let dir = scratch_dir();
+    thrice_begun(dir.path());
+    let path = segment_path(dir.path(), 2);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[64..128 + 32].fill(0); // its link, and the header of 6
+    fs::write(&path, bytes).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    let report = log.recovery();
+    assert!(log.get(6).is_err_and(|error| error.is_damage()), "{report}");
+    assert_eq!(log.get(7).unwrap().unwrap().payload(), b"new");
+    assert!(report.losses.iter().any(|loss| loss.seqs.contains(&6)), "{report}");
+    assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+}
