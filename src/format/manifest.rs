@@ -185,6 +185,7 @@ impl Manifest {
             && self.generation < GENERATION_LIMIT
             && (1..=SEQ_LIMIT).contains(&self.first_seq)
             && self.last_timestamp_ms <= frame::TIMESTAMP_MAX
+            && (self.lost.is_empty() || self.lost.end <= SEQ_LIMIT)
             && self.cut.map_or(true, |cut| {
                 cut.segment >= first
                     && (1..ID_LIMIT).contains(&cut.next_id)

@@ -83,7 +83,7 @@ impl Identity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Predecessor {
     pub(crate) id: u64,
-    /// Its last seq; one less than its base seq if it has no frame.
+    /// Its last seq: it holds a frame, for one that was given up empty is no predecessor.
     pub(crate) end_seq: u64,
     /// The end of its last frame.
     pub(crate) end_offset: u64,
@@ -137,7 +137,7 @@ impl Link {
             && predecessor.map_or(true, |p| {
                 p.id < id
                     && p.end_seq < link.base_seq
-                    && p.end_offset >= FRAMES_OFFSET
+                    && p.end_offset > FRAMES_OFFSET
                     && p.end_offset % super::frame::ALIGN == 0
             });
         legal.then_some(link)
@@ -179,6 +179,8 @@ mod tests {
         assert_eq!(Link::decode(&block, 9, 12), None, "another life");
         assert_eq!(Link::decode(&block, 8, 11), None, "its own predecessor");
         assert_eq!(Link::decode(&[0; BLOCK_LEN], 9, 0), None, "zeros");
+        let empty = predecessor.map(|predecessor| Predecessor { end_offset: FRAMES_OFFSET, ..predecessor });
+        assert_eq!(Link::decode(&Link { predecessor: empty, ..link }.encode(), 9, 11), None, "an empty predecessor");
         for bit in 0..BLOCK_LEN * 8 {
             let mut bad = block;
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -25,8 +25,8 @@ pub(super) enum Behind<'s> {
 
 /// The first segment past `id` that the manifest or a link names, and that is not there.
 pub(super) fn first_missing(survey: &Survey<'_>, id: u64) -> Option<u64> {
-    let linked = survey.live.values().filter_map(|candidate| Some(candidate.link?.predecessor?.id));
-    survey.named_segments().chain(linked).filter(|named| *named > id && !survey.live.contains_key(named)).min()
+    let named = survey.named_places().map(|place| place.segment);
+    named.filter(|named| *named > id && !survey.live.contains_key(named)).min()
 }
 
 /// Looks behind segment `id`.

@@ -1,11 +1,11 @@
 //! The salvaging recovery: keep every intact frame that can be found, and list what is lost.
 
 use super::adopt::Plan;
-use super::explain::{self, Behind};
+use super::explain;
 use super::report::RecoveryReport;
 use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
-use super::survey::{Candidate, RecordedEnd, Survey};
+use super::survey::{Candidate, NamedPlace, RecordedEnd, Survey};
 use super::{Kept, Piece, Recovered};
 use crate::error::{Damage, DamageKind, Result};
 use crate::format::frame::HEADER_LEN;
@@ -29,8 +29,6 @@ struct Salvaged {
     /// The highest seq in any intact header.
     highest_seq: u64,
     torn_bytes: u64,
-    /// Segments that are not there, and that alone said where the ones before them end.
-    missing: Vec<u64>,
     notes: Vec<String>,
 }
 
@@ -49,26 +47,23 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         next_seq: survey.manifest.first_seq,
         highest_seq: 0,
         torn_bytes: 0,
-        missing: Vec::new(),
         notes: survey.notes.clone(),
     };
     let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
     let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
+    let is_found = |id| segments.iter().zip(&starts).any(|(segment, start)| segment.id == id && start.is_some());
+    let missing: Vec<_> = survey.named_places().filter(|place| !is_found(place.segment)).collect();
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
-        let limit = Limit {
-            recorded: survey.recorded_end(segment.id, successor),
-            // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
-            seq: starts[index + 1..].iter().flatten().map(|start| start.seq).min().unwrap_or(SEQ_LIMIT),
-        };
-        salvaged.take(survey, segment, starts[index], limit)?;
-        let missing = match explain::behind(survey, segment.id)? {
-            Behind::Missing(id) => Some(id),
-            _ => None,
-        };
-        let leads_to_nowhere = limit.is_open() && survey.named_segments().any(|id| id > segment.id);
-        if limit.recorded.is_none() && (missing.is_some() || leads_to_nowhere) {
-            salvaged.missing.extend(missing);
+        let recorded = survey.recorded_end(segment.id, successor);
+        // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
+        let later = starts[index + 1..].iter().flatten().map(|start| Bound::of_later(*start));
+        let missing = missing.iter().filter(|place| place.segment > segment.id).map(|place| Bound::of_missing(*place));
+        let own = starts[index].map_or(0, |start| start.seq);
+        let bound = later.chain(missing).filter(|bound| bound.seq > own).min_by_key(|bound| bound.seq);
+        let seq = bound.map_or(SEQ_LIMIT, |bound| bound.seq);
+        salvaged.take(survey, segment, starts[index], Limit { recorded, seq })?;
+        if recorded.is_none() && bound.is_some_and(|bound| !bound.is_sharp) {
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()
@@ -76,6 +71,26 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         }
     }
     finish(survey, salvaged)
+}
+
+/// A seq that an earlier segment does not hold, for a later one does.
+#[derive(Debug, Clone, Copy)]
+struct Bound {
+    seq: u64,
+    /// The later segment began there. Otherwise it may have held some seqs before, which nobody knows any more.
+    is_sharp: bool,
+}
+
+impl Bound {
+    fn of_later(start: Position) -> Bound {
+        let is_sharp = start.offset == FRAMES_OFFSET;
+        // With its link, and the frame before the first that is intact, the place is lost where it began.
+        Bound { seq: if is_sharp { start.seq } else { start.seq - 1 }, is_sharp }
+    }
+
+    fn of_missing(place: NamedPlace) -> Bound {
+        Bound { seq: place.seq, is_sharp: false }
+    }
 }
 
 /// How far a segment may reach.
@@ -87,11 +102,6 @@ struct Limit {
 }
 
 impl Limit {
-    /// Nothing says where the segment ends.
-    fn is_open(&self) -> bool {
-        self.recorded.is_none() && self.seq == SEQ_LIMIT
-    }
-
     /// Up to where something says that the segment's entries were durable: its recorded end, or the mark.
     fn promised(&self, survey: &Survey<'_>, segment: &Candidate) -> Option<RecordedEnd> {
         let mark = survey.manifest.mark.filter(|mark| mark.segment == segment.id);
@@ -126,14 +136,14 @@ impl Salvaged {
         let Some(identity) = segment.identity else {
             self.lose_whole(segment.identity_damage(self.next_seq..self.after(promised)));
             if limit.recorded.is_none() && !survey.manifest.clean {
-                // Nobody knows how many entries it held: more than fit it were not.
+                // Nobody knows how many entries it held: more than fit it were not, nor those that a later file holds.
                 let most = segment.file_len.saturating_sub(FRAMES_OFFSET) / HEADER_LEN as u64;
-                self.highest_seq = self.highest_seq.max(self.next_seq + most - 1);
+                self.highest_seq = self.highest_seq.max((self.next_seq + most).min(limit.seq) - 1);
             }
             return Ok(());
         };
         let Some(start) = start else {
-            if promised.is_some_and(|end| end.seq >= self.next_seq) {
+            if promised.is_some() {
                 self.lose_whole(segment.link_damage(self.next_seq..self.after(promised)));
             }
             return Ok(());
@@ -141,8 +151,9 @@ impl Salvaged {
         if segment.link.is_none() {
             self.lose(segment.link_damage(0..0));
         }
-        if start.seq < self.next_seq {
-            // It says to hold what others hold already: one of them is not what it says.
+        if start.seq < self.next_seq || promised.is_some_and(|end| end.seq < start.seq) {
+            // It says to hold what others hold already, or to begin where others say that it has ended: one of them is not what it
+            // says.
             self.lose(segment.link_damage(0..0));
             let rest =
                 SegmentBytes::open(segment, &identity, survey.lease)?.rest(FRAMES_OFFSET, None, &(1..SEQ_LIMIT))?;
@@ -256,13 +267,6 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
         let seqs = salvaged.next_seq..above_all;
         salvaged.lose_whole(Damage { path, bytes, seqs, kind: DamageKind::Missing });
     }
-    for id in std::mem::take(&mut salvaged.missing) {
-        let path = survey.paths.segment(id);
-        if !salvaged.losses.iter().any(|loss| loss.path == path) {
-            // Dead entries may stand in the place of those that it held: all seqs are there.
-            salvaged.lose(Damage { path, bytes: 0..0, seqs: 0..0, kind: DamageKind::Missing });
-        }
-    }
     let last = salvaged.last_kept().map(|last| (last.id, last.end));
     let lost = salvaged.losses.iter().map(|loss| loss.seqs.clone()).filter(|seqs| !seqs.is_empty());
     let lost = lost.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
@@ -270,11 +274,12 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let manifest = Manifest {
         clean: false,
         last_timestamp_ms,
+        // No file behind the last one that is kept is dead by this cut: a damaged one stays.
         cut: last.map(|(segment, end)| Cut {
             segment,
             end_seq: end.seq - 1,
             end_offset: end.offset,
-            next_id: survey.next_id,
+            next_id: segment + 1,
         }),
         mark: last.map(|(segment, end)| Mark { seq: end.seq - 1, segment, offset: end.offset }),
         lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),

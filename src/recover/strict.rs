@@ -112,10 +112,13 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         if link.base_seq != valid.next_seq {
             return Err(Error::damaged(misplaced(segment, valid.next_seq, link.base_seq)));
         }
-        let recorded_end = survey.recorded_end(segment.id, chain.get(index + 1).copied()).or_else(|| {
-            let mark = manifest.mark.filter(|mark| manifest.clean && mark.segment == segment.id)?;
-            Some(RecordedEnd { seq: mark.seq, offset: mark.offset })
-        });
+        let successor = chain.get(index + 1).copied();
+        let marked = manifest.mark.filter(|mark| mark.segment == segment.id);
+        let marked_end = marked.map(|mark| RecordedEnd { seq: mark.seq, offset: mark.offset });
+        let recorded_end = survey.recorded_end(segment.id, successor).or(marked_end.filter(|_| manifest.clean));
+        if recorded_end.into_iter().chain(marked_end).any(|end| end.seq < link.base_seq) {
+            return Err(Error::damaged(ended_before_its_base(survey, segment, successor)));
+        }
         let proven = match (verify, manifest.mark) {
             (Verify::Unproven, Some(mark)) => proven_part(segment, recorded_end, mark),
             _ => None,
@@ -176,6 +179,13 @@ fn misplaced(segment: &Candidate, expected: u64, base_seq: u64) -> Damage {
     } else {
         segment.link_damage(expected..expected)
     }
+}
+
+/// The damage of a segment that others say to end before its first seq: of the link that says so, or else of its own.
+fn ended_before_its_base(survey: &Survey<'_>, segment: &Candidate, successor: Option<&Candidate>) -> Damage {
+    let named = survey.named_segments().any(|id| id == segment.id);
+    let blamed = successor.filter(|_| !named).unwrap_or(segment);
+    blamed.link_damage(0..0)
 }
 
 fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {

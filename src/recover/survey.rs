@@ -48,6 +48,13 @@ pub(super) struct RecordedEnd {
     pub(super) offset: u64,
 }
 
+/// A segment that something names, and a seq that it held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NamedPlace {
+    pub(super) segment: u64,
+    pub(super) seq: u64,
+}
+
 impl From<Cut> for RecordedEnd {
     fn from(cut: Cut) -> Self {
         RecordedEnd { seq: cut.end_seq, offset: cut.end_offset }
@@ -123,6 +130,16 @@ impl<'m> Survey<'m> {
         mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
     }
 
+    /// The segments that something names, each with a seq that it held: the mark, the cut, and the links to predecessors.
+    pub(super) fn named_places(&self) -> impl Iterator<Item = NamedPlace> + '_ {
+        let Manifest { mark, cut, .. } = self.manifest;
+        let mark = mark.map(|mark| NamedPlace { segment: mark.segment, seq: mark.seq });
+        let cut = cut.map(|cut| NamedPlace { segment: cut.segment, seq: cut.end_seq });
+        let predecessors = self.live.values().filter_map(|candidate| candidate.link?.predecessor);
+        let linked = predecessors.map(|predecessor| NamedPlace { segment: predecessor.id, seq: predecessor.end_seq });
+        mark.into_iter().chain(cut).chain(linked)
+    }
+
     /// Takes what a damaged identity said from the link; the damage of each.
     pub(super) fn restore_identities(&mut self) -> Vec<Damage> {
         let log_id = self.manifest.log_id;
@@ -134,9 +151,11 @@ impl<'m> Survey<'m> {
         self.live.values_mut().filter_map(restore).collect()
     }
 
-    /// What the manifest alone proves.
+    /// What the manifest alone proves, and what a salvage has found to be lost: that was there too.
     pub(super) fn proven_seq(&self) -> u64 {
-        self.manifest.durable_seq().max(self.manifest.cut.map_or(0, |cut| cut.end_seq))
+        let Manifest { cut, lost, .. } = self.manifest;
+        let lost_seq = if lost.is_empty() { 0 } else { lost.end - 1 };
+        self.manifest.durable_seq().max(cut.map_or(0, |cut| cut.end_seq)).max(lost_seq)
     }
 }
 

@@ -11,6 +11,7 @@ mod crash_cases;
 mod dead_bytes;
 mod flips;
 mod full_disk;
+mod fuzzed;
 mod golden;
 mod lessons;
 mod lost_ends;

@@ -25,7 +25,7 @@ const CRC_TABLE: [u32; 256] = {
 };
 
 /// CRC-32C of `bytes`, continued from `seed`.
-fn crc(seed: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn crc(seed: u32, bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!seed, |crc, byte| CRC_TABLE[(crc as u8 ^ byte) as usize] ^ crc >> 8)
 }
 
@@ -68,7 +68,11 @@ pub(crate) struct Segment {
 impl Segment {
     /// The segment in the file at `path`; None if its identity is not valid, or if the file has just gone.
     pub(crate) fn read(path: &Path) -> Option<Segment> {
-        let bytes = fs::read(path).ok()?;
+        Segment::of(path, &fs::read(path).ok()?)
+    }
+
+    /// The segment in a file at `path` that holds `bytes`; None if its identity is not valid.
+    pub(crate) fn of(path: &Path, bytes: &[u8]) -> Option<Segment> {
         let identity = bytes.get(..64)?;
         if &identity[..8] != b"MAPLOGSG" || !is_sealed(identity) {
             return None;
@@ -77,7 +81,7 @@ impl Segment {
         let seed = (salt as u32) ^ (salt >> 32) as u32;
         let mut frames: Vec<Frame> = Vec::new();
         let mut at = FRAMES;
-        while let Some(frame) = frame_at(&bytes, seed, at) {
+        while let Some(frame) = frame_at(bytes, seed, at) {
             if frames.last().is_some_and(|last| last.seq + 1 != frame.seq) {
                 break;
             }
@@ -100,7 +104,8 @@ impl Segment {
     }
 }
 
-fn frame_at(image: &[u8], seed: u32, at: u64) -> Option<Frame> {
+/// The frame at `at` of a segment, if it is valid there; `seed` is the salt, folded.
+pub(crate) fn frame_at(image: &[u8], seed: u32, at: u64) -> Option<Frame> {
     let header = image.get(at as usize..(at + HEADER) as usize)?;
     let (len, seq, distance) = (u64::from(u32_at(header, 4)), u64_at(header, 8), u32_at(header, 16));
     let end = at + len.next_multiple_of(8);

@@ -1,0 +1,229 @@
+//! Faults that the fuzzer found, each as the behaviour that it broke: damage of a kind that nobody had thought of, and forged bytes,
+//! which no writer stores, with checksums that hold. Whatever the files say, nothing panics, what is opened stays openable, and what
+//! is lost is listed, again and again, until it is truncated away.
+
+use crate::shared::fast_dir;
+use crate::support::encode::{self, Place, Predecessor, Segment, Slot, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
+use crate::support::format::{manifest_path, segment_path};
+use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy};
+use std::fs;
+use std::path::Path;
+
+const ALONE: u8 = FLAG_FIRST | FLAG_LAST;
+const PAYLOAD: &[u8] = b"an entry of a forged log";
+
+fn strict() -> Options {
+    Options::new().segment_size(8192).sync_policy(SyncPolicy::Manual)
+}
+
+fn salvage() -> Options {
+    strict().recovery(RecoveryMode::Salvage)
+}
+
+/// A segment with the entries `seqs`.
+fn segment(id: u64, seqs: std::ops::Range<u64>, predecessor: Option<Predecessor>) -> Segment {
+    let mut segment = Segment::new(id, 0x5eed_0000 + id, seqs.start, predecessor);
+    for seq in seqs {
+        segment.push(seq, NO_WITNESS, ALONE, PAYLOAD);
+    }
+    segment
+}
+
+/// Where a segment ends, for the link of the next one.
+fn end(id: u64, seq: u64, segment: &Segment) -> Predecessor {
+    Predecessor { id, end_seq: seq, end_offset: segment.0.len() as u64 }
+}
+
+fn write(dir: &Path, slot: &Slot, segments: &[(u64, &Segment)]) {
+    for folder in ["metadata", "segments"] {
+        fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let slot = slot.encode(LOG_ID);
+    fs::write(manifest_path(dir), encode::manifest([&slot, &slot])).unwrap();
+    for (id, segment) in segments {
+        fs::write(segment_path(dir, *id), &segment.0).unwrap();
+    }
+}
+
+fn slot() -> Slot {
+    Slot { generation: 7, first_segment: 1, first_seq: 1, ..Slot::default() }
+}
+
+/// The seqs of the entries that can be read.
+fn seqs(log: &Log) -> Vec<u64> {
+    log.view().iter().flatten().map(|entry| entry.seq()).collect()
+}
+
+/// Three segments, of which the one in the middle holds no entry, says the link of the last one.
+fn empty_in_the_middle(dir: &Path, mark: Option<Place>) -> [Segment; 3] {
+    let first = segment(1, 1..4, None);
+    let middle = segment(2, 4..4, Some(end(1, 3, &first)));
+    let last = segment(3, 4..7, Some(end(2, 3, &middle)));
+    write(dir, &Slot { mark, ..slot() }, &[(1, &first), (2, &middle), (3, &last)]);
+    [first, middle, last]
+}
+
+#[test]
+fn a_log_that_was_opened_does_not_need_a_file_that_the_open_removed() {
+    let dir = fast_dir();
+    empty_in_the_middle(dir.path(), None);
+    if let Ok(log) = strict().open(dir.path()) {
+        let before = seqs(&log);
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(seqs(&strict().open(dir.path()).unwrap()), before);
+    }
+}
+
+#[test]
+fn a_mark_does_not_make_an_end_below_a_segments_base_believed() {
+    // Nothing is read of what the mark proves: that the first segment ends before it begins shows in its successor's link alone.
+    let dir = fast_dir();
+    let first = segment(1, 4..7, None);
+    let last = segment(2, 2..5, Some(Predecessor { id: 1, end_seq: 1, end_offset: first.0.len() as u64 }));
+    let mark = Some(Place { segment: 2, seq: 4, offset: last.0.len() as u64 });
+    write(dir.path(), &Slot { first_seq: 4, mark, clean: true, ..slot() }, &[(1, &first), (2, &last)]);
+    match strict().open(dir.path()) {
+        Err(Error::Damaged { damage }) => assert_eq!(damage.path, segment_path(dir.path(), 2)),
+        other => panic!("{other:?}"),
+    }
+    let log = salvage().open(dir.path()).unwrap();
+    assert!(log.first_seq() <= log.next_seq());
+    assert_ne!(log.recovery().losses, []);
+}
+
+#[test]
+fn what_a_strict_open_refuses_a_salvage_lists() {
+    let dir = fast_dir();
+    let last_end = 128 + 3 * 56;
+    let [_, middle, _] = empty_in_the_middle(dir.path(), Some(Place { segment: 3, seq: 6, offset: last_end }));
+    let mut bytes = middle.0;
+    bytes[70] ^= 1; // its link
+    fs::write(segment_path(dir.path(), 2), bytes).unwrap();
+    assert!(strict().open(dir.path()).is_err());
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6]);
+    assert_ne!(log.recovery().losses, []);
+}
+
+#[test]
+fn a_later_file_with_lower_seqs_hides_no_entry_from_a_salvage() {
+    let dir = fast_dir();
+    let first = segment(1, 5..8, None);
+    let mut later = segment(2, 1..3, None);
+    later.0[64..128].fill(0); // no link: where it begins, its first frame says
+    write(dir.path(), &Slot { first_seq: 5, lost: [5, 6], ..slot() }, &[(1, &first), (2, &later)]);
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [5, 6, 7]);
+    assert_ne!(log.recovery().losses, []);
+}
+
+/// A closed log with the entries 1 to 150 in two segments, of which the second one is gone but for its name, or even that.
+fn without_the_last_segment(dir: &Path, is_unlinked: bool) {
+    let log = strict().open(dir).unwrap();
+    for _ in 0..150 {
+        log.append(&[1; 48]).unwrap();
+    }
+    assert_eq!(log.segments().len(), 2);
+    log.close().unwrap();
+    let last = segment_path(dir, 2);
+    match is_unlinked {
+        true => fs::remove_file(last).unwrap(),
+        false => fs::write(last, vec![0; 8192]).unwrap(),
+    }
+}
+
+#[test]
+fn what_was_lost_at_the_end_is_refused_until_it_is_truncated_away() {
+    for is_unlinked in [false, true] {
+        let dir = fast_dir();
+        without_the_last_segment(dir.path(), is_unlinked);
+        let mut next_seq = 151;
+        for _ in 0..3 {
+            assert!(strict().open(dir.path()).is_err(), "unlinked: {is_unlinked}");
+            let log = salvage().open(dir.path()).unwrap();
+            assert!(log.recovery().losses.iter().any(|loss| loss.seqs.contains(&101) && loss.seqs.contains(&150)));
+            assert!(log.next_seq() >= next_seq, "above all that ever were");
+            next_seq = log.next_seq();
+            // A change, and no entry: as if a power cut had taken the first append.
+            log.rotate().unwrap();
+            log.close().unwrap();
+        }
+        let log = salvage().open(dir.path()).unwrap();
+        log.truncate_after(100).unwrap();
+        log.close().unwrap();
+        drop(log);
+        assert_eq!(strict().open(dir.path()).unwrap().next_seq(), 101);
+    }
+}
+
+#[test]
+fn a_damaged_file_stays_until_it_is_truncated_away() {
+    let dir = fast_dir();
+    without_the_last_segment(dir.path(), false);
+    for _ in 0..3 {
+        let log = salvage().open(dir.path()).unwrap();
+        log.append(b"goes on").unwrap();
+        log.close().unwrap();
+        assert!(segment_path(dir.path(), 2).exists());
+    }
+    let log = salvage().open(dir.path()).unwrap();
+    log.truncate_after(100).unwrap();
+    assert!(!segment_path(dir.path(), 2).exists());
+}
+
+/// A closed log of three segments, two of which end with cuts: 1 to 5 as they were first appended, 6 and 7 as they were appended after
+/// a first cut, and 8 after a second one. The first segment still holds the frames of the old 6 to 9.
+fn thrice_begun(dir: &Path) {
+    let log = strict().open(dir).unwrap();
+    let append = |name: &str, seqs: std::ops::Range<u64>| {
+        seqs.for_each(|seq| assert_eq!(log.append(name.as_bytes()).unwrap(), seq));
+    };
+    append("old", 1..10);
+    log.truncate_after(5).unwrap();
+    append("new", 6..10);
+    log.truncate_after(7).unwrap();
+    append("newest", 8..9);
+    log.close().unwrap();
+    assert_eq!(log.segments().len(), 3);
+}
+
+#[test]
+fn a_salvage_does_not_give_truncated_entries_for_those_of_a_lost_segment_without_a_word() {
+    let lose: [fn(&Path); 2] = [|path| fs::remove_file(path).unwrap(), |path| fs::write(path, [0; 8192]).unwrap()];
+    for lose in lose {
+        for last_is_lost in [false, true] {
+            let dir = fast_dir();
+            thrice_begun(dir.path());
+            lose(&segment_path(dir.path(), 2));
+            if last_is_lost {
+                lose(&segment_path(dir.path(), 3));
+            }
+            assert!(strict().open(dir.path()).is_err());
+            let log = salvage().open(dir.path()).unwrap();
+            let report = log.recovery();
+            // What the lost segment certainly held is lost. What the first one holds besides may be old, and that is said.
+            let certain = if last_is_lost { 8 } else { 7 };
+            assert!(log.get(certain).is_err_and(|error| error.is_damage()), "{report}");
+            assert!(report.losses.iter().any(|loss| loss.seqs.contains(&certain)), "{report}");
+            assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+            assert_eq!(log.next_seq(), 9, "{report}");
+        }
+    }
+}
+
+#[test]
+fn nor_for_the_first_ones_of_a_segment_whose_beginning_is_lost() {
+    let dir = fast_dir();
+    thrice_begun(dir.path());
+    let path = segment_path(dir.path(), 2);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[64..128 + 32].fill(0); // its link, and the header of 6
+    fs::write(&path, bytes).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    let report = log.recovery();
+    assert!(log.get(6).is_err_and(|error| error.is_damage()), "{report}");
+    assert_eq!(log.get(7).unwrap().unwrap().payload(), b"new");
+    assert!(report.losses.iter().any(|loss| loss.seqs.contains(&6)), "{report}");
+    assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+}
