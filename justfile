@@ -20,6 +20,14 @@ fmt:
 quickstart *FILE:
     cargo run --release --example quickstart -- {{ FILE }}
 
+# The crash simulator on the seeds START..END; stopped, it goes on where it was.
+crash-night SEEDS:
+    ci/crash-night.sh {{ SEEDS }}
+
+# Bugs that are seeded into a copy of the tree, and that the harnesses have to find: all, or those named, as `crash/tail-resurrected`.
+canaries *NAMES:
+    ci/canaries.sh {{ NAMES }}
+
 # The unit tests under Miri (nightly); arguments select tests.
 miri *ARGS:
     ci/miri.sh {{ ARGS }}

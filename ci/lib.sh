@@ -30,7 +30,7 @@ step() {
     [ -z "${STEP_SUMMARY:-}" ] || printf '%s: %s\n' "$name" "$outcome" >>"$STEP_SUMMARY"
 }
 
-# The number that a step's output is remembered by: the tests that ran, or its last line `ok ...`.
+# The number that a step's output is remembered by: its last line `ok ...`, or the tests that ran.
 figure() {
     sed 's/\x1b\[[0-9;]*m//g' "$1" | awk '
         /^test result: / {
@@ -43,8 +43,8 @@ figure() {
         }
         /^ok / { line = substr($0, 4) }
         END {
-            if (tests) printf "%d tests passed, %d failed, %d ignored", passed, failed, ignored
-            else printf "%s", line
+            if (line) printf "%s", line
+            else if (tests) printf "%d tests passed, %d failed, %d ignored", passed, failed, ignored
         }'
 }
 
