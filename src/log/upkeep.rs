@@ -104,11 +104,13 @@ fn keep_for_readers(segment: &Arc<Segment>) -> Result<()> {
 impl Inner {
     /// Makes a change. If it poisons the log, everybody who waits is told once no lock is held.
     fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        let changed = change();
-        if changed.is_err() && self.appender.health.is_poisoned() {
+        change().map_err(|error| {
+            if !self.appender.health.is_poisoned() {
+                return error;
+            }
             self.appender.fail();
-        }
-        changed
+            error.into_io()
+        })
     }
 
     /// Locks the upkeep for a change: the log takes writes, and what a salvaging open had planned is done.
@@ -135,7 +137,7 @@ impl Inner {
             self.appender.health.poison();
             drop(upkeep);
             self.appender.fail();
-            return Err(error);
+            return Err(error.into_io());
         }
         drop(upkeep);
         // With no lock held: callbacks run.
@@ -400,7 +402,7 @@ impl Inner {
         let is_all_marked = mark.map_or(last_seq < self.appender.set.read().first_seq, |mark| mark.seq == last_seq);
         let last_timestamp_ms = self.appender.cursor().last_timestamp_ms;
         let next = Manifest { mark, last_timestamp_ms, clean: is_all_marked, ..upkeep.manifest.current().clone() };
-        upkeep.manifest.replace(next)
+        upkeep.manifest.replace(next).map_err(Error::into_io)
     }
 
     fn map_what_is_seen(&self) -> Result<()> {

@@ -181,10 +181,9 @@ impl Backing {
     /// Runs one sync of the file. Called with the state locked.
     fn guarded(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         self.already_synced()?;
-        let synced = sync();
-        if synced.is_err() {
+        sync().map_err(|error| {
             self.health.poison();
-        }
-        synced
+            error.into_io()
+        })
     }
 }

@@ -290,6 +290,39 @@ fn a_mark_that_cannot_be_written_poisons_and_tells_who_waits() {
 }
 
 #[test]
+fn what_poisons_is_no_want_of_space_whatever_the_system_says() {
+    type Call = fn(&Log) -> maplog::Result<()>;
+    let calls: [(&str, Call); 4] = [
+        ("SyncRange", |log| log.sync().map(drop)),
+        ("SyncFile", |log| log.rotate()),
+        ("SyncFile", |log| log.truncate_before(150).map(drop)),
+        ("Write", |log| log.truncate_after(150)),
+    ];
+    for (index, (failing, call)) in calls.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), SyncPolicy::Manual, 200);
+        log.sync().unwrap();
+        // The mark is stored by now, and nobody else writes the manifest.
+        thread::sleep(Duration::from_millis(30));
+        if index < 2 {
+            log.append(&payload(201)).unwrap();
+        }
+        let watched = seam::watch(dir.path());
+        watched.fail_when(move |op| {
+            let is_meant = if index < 2 { seam::is_segment(op.path()) } else { is_manifest(op.path()) };
+            (is_meant && name_of(op) == failing).then_some(seam::ENOSPC)
+        });
+        let error = call(&log).unwrap_err();
+        assert!(!error.is_no_space(), "call {index}: the log will not work once there is space, but says so: {error}");
+        let is_meant = matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(seam::ENOSPC));
+        assert!(is_meant || matches!(error, Error::Poisoned), "call {index}: {error}");
+        watched.heal();
+        is_poisoned(log.append(b"x"));
+        assert!(log.close().is_err());
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_prepared_does_not_poison() {
     for failing in ["Create", "Write", "SyncFile", "Rename", "SyncDir", "Map"] {
         let dir = tempfile::tempdir().unwrap();
