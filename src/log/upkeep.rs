@@ -348,14 +348,14 @@ impl Inner {
     }
 
     pub(super) fn rotate(&self) -> Result<()> {
-        let upkeep = self.begin_change()?;
-        {
+        self.change(|| {
+            let _upkeep = self.begin_change()?;
             let mut cursor = self.appender.cursor();
             if cursor.active_holds_entries() {
                 self.appender.seal_active(&mut cursor);
             }
-        }
-        drop(upkeep);
+            Ok(())
+        })?;
         self.sync().map(drop)
     }
 

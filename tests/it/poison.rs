@@ -4,7 +4,7 @@
 
 use crate::seam::{self, name_of, within_ten_seconds, Watched, EIO};
 use maplog::testing::Op;
-use maplog::{Ack, Error, Log, Options, SyncPolicy};
+use maplog::{Ack, Error, Log, Options, RecoveryMode, SyncPolicy};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc, Barrier};
@@ -287,6 +287,20 @@ fn a_mark_that_cannot_be_written_poisons_and_tells_who_waits() {
         }
         check_poisoned(&log, &watched, dir.path(), 1);
     }
+}
+
+#[test]
+fn a_rotate_that_cannot_carry_out_a_salvage_tells_who_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), SyncPolicy::Manual, 10).close().unwrap();
+    let log = small(SyncPolicy::Manual).recovery(RecoveryMode::Salvage).open(dir.path()).unwrap();
+    let watched = seam::watch(dir.path());
+    fail_once(&watched, |op| name_of(op) == "SyncFile" && is_manifest(op.path()));
+    let mut follower = log.follow(11).unwrap();
+    let waiting = thread::spawn(move || follower.next_timeout(Duration::from_secs(60)));
+    thread::sleep(Duration::from_millis(20));
+    is_io(log.rotate());
+    is_poisoned(within_ten_seconds("a follower of a poisoned log", || waiting.join().unwrap()));
 }
 
 #[test]
