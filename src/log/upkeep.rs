@@ -93,10 +93,10 @@ impl Upkeep {
     }
 }
 
-/// Maps a segment whose file is about to go, if somebody may still want to read it.
+/// Keeps a segment readable whose file is about to go, if somebody may still want to read it.
 fn keep_for_readers(segment: &Arc<Segment>) -> Result<()> {
     if Arc::strong_count(segment) > 1 {
-        segment.map()?;
+        segment.keep_readable()?;
     }
     Ok(())
 }
@@ -411,7 +411,7 @@ impl Inner {
         let mut mapped = Ok(());
         for segment in slots.list().iter().filter_map(Slot::segment) {
             if is_seen_in_whole || Arc::strong_count(segment) > 1 {
-                mapped = mapped.and(segment.map().map(drop));
+                mapped = mapped.and(segment.keep_readable());
             }
         }
         mapped
