@@ -249,6 +249,17 @@ impl Error {
         }
     }
 
+    /// The same error, of a call that has poisoned the log: it is no want of space, for when there is some, the log still takes nothing.
+    pub(crate) fn into_io(self) -> Self {
+        match self {
+            Error::NoSpace { path, needed } => {
+                let op = if needed == 0 { "sync" } else { "write" };
+                Error::Io { op, path, source: rustix::io::Errno::NOSPC.into() }
+            }
+            error => error,
+        }
+    }
+
     pub(crate) fn damaged(damage: Damage) -> Self {
         Error::Damaged { damage: Box::new(damage) }
     }

@@ -129,7 +129,7 @@ fn start_threads(options: &Options, inner: &Arc<Inner>) -> Result<()> {
 
 /// Makes the directories if they may be made; names what is in the way.
 fn prepare_dir(options: &Options, paths: &Paths) -> Result<()> {
-    if paths.dir.exists() && !paths.dir.is_dir() {
+    if file::is_dir(&paths.dir)? == Some(false) {
         return Err(Error::NotALog { path: paths.dir.clone() });
     }
     if options.create {

@@ -92,10 +92,10 @@ impl Upkeep {
     }
 }
 
-/// Maps a segment whose file is about to go, if somebody may still want to read it.
+/// Keeps a segment readable whose file is about to go, if somebody may still want to read it.
 fn keep_for_readers(segment: &Arc<Segment>) -> Result<()> {
     if Arc::strong_count(segment) > 1 {
-        segment.map()?;
+        segment.keep_readable()?;
     }
     Ok(())
 }
@@ -103,11 +103,13 @@ fn keep_for_readers(segment: &Arc<Segment>) -> Result<()> {
 impl Inner {
     /// Makes a change. If it poisons the log, everybody who waits is told once no lock is held.
     fn change<T>(&self, change: impl FnOnce() -> Result<T>) -> Result<T> {
-        let changed = change();
-        if changed.is_err() && self.appender.health.is_poisoned() {
+        change().map_err(|error| {
+            if !self.appender.health.is_poisoned() {
+                return error;
+            }
             self.appender.fail();
-        }
-        changed
+            error.into_io()
+        })
     }
 
     /// Locks the upkeep for a change: the log takes writes, and what a salvaging open had planned is done.
@@ -134,7 +136,7 @@ impl Inner {
             self.appender.health.poison();
             drop(upkeep);
             self.appender.fail();
-            return Err(error);
+            return Err(error.into_io());
         }
         drop(upkeep);
         // With no lock held: callbacks run.
@@ -345,14 +347,14 @@ impl Inner {
     }
 
     pub(super) fn rotate(&self) -> Result<()> {
-        let upkeep = self.begin_change()?;
-        {
+        self.change(|| {
+            let _upkeep = self.begin_change()?;
             let mut cursor = self.appender.cursor();
             if cursor.active_holds_entries() {
                 self.appender.seal_active(&mut cursor);
             }
-        }
-        drop(upkeep);
+            Ok(())
+        })?;
         self.sync().map(drop)
     }
 
@@ -399,7 +401,7 @@ impl Inner {
         let is_all_marked = mark.map_or(last_seq < self.appender.set.read().first_seq, |mark| mark.seq == last_seq);
         let last_timestamp_ms = self.appender.cursor().last_timestamp_ms;
         let next = Manifest { mark, last_timestamp_ms, clean: is_all_marked, ..upkeep.manifest.current().clone() };
-        upkeep.manifest.replace(next)
+        upkeep.manifest.replace(next).map_err(Error::into_io)
     }
 
     fn map_what_is_seen(&self) -> Result<()> {
@@ -408,7 +410,7 @@ impl Inner {
         let mut mapped = Ok(());
         for segment in slots.list().iter().filter_map(Slot::segment) {
             if is_seen_in_whole || Arc::strong_count(segment) > 1 {
-                mapped = mapped.and(segment.map().map(drop));
+                mapped = mapped.and(segment.keep_readable());
             }
         }
         mapped

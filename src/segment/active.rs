@@ -115,7 +115,8 @@ impl Backing {
     }
 
     /// Writes zeros over the next `step` bytes past the capacity, and syncs them, so that appends may go there: the file has blocks,
-    /// and nothing has to be read for them. Only the sync holds the lock, so that appenders wait for it no longer than they must.
+    /// and nothing has to be read for them. Only the sync holds the lock, so that appenders wait for it no longer than they must. If the
+    /// writing fails, the file is as long as before: a full disk gets back what was of no use.
     pub(crate) fn grow(&self, step: u64, chunk: ZeroChunk) -> Result<()> {
         let start = self.extent.capacity();
         let end = self.full_len.min(start + step);
@@ -124,7 +125,12 @@ impl Backing {
             self.finish_growth();
             return Ok(());
         };
-        file.write_zeros(start, end, chunk)?;
+        let len = file.len()?;
+        if let Err(error) = file.write_zeros(start, end, chunk) {
+            // Nobody stores, or borrows, past the capacity. If this fails too, it stays until the file goes.
+            let _ = file.set_len(len);
+            return Err(error);
+        }
         {
             let _state = self.state.lock();
             self.guarded(|| file.sync())?;
@@ -180,10 +186,9 @@ impl Backing {
     /// Runs one sync of the file. Called with the state locked.
     fn guarded(&self, sync: impl FnOnce() -> Result<()>) -> Result<()> {
         self.already_synced()?;
-        let synced = sync();
-        if synced.is_err() {
+        sync().map_err(|error| {
             self.health.poison();
-        }
-        synced
+            error.into_io()
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! A live segment as readers know it: active or sealed, written by this run or by an earlier one.
 //!
 //! A `Segment` is shared by the set, by every view over it and by every pinned entry in it. Its mapping is made when first asked
-//! for and dies with the last of them; it costs no file descriptor.
+//! for and dies with the last of them; it costs no file descriptor (see [`Segment::keep_readable`]).
 
 use super::active::Backing;
 use super::offsets::Offsets;
@@ -56,6 +56,12 @@ impl Segment {
             Some(map) => Ok(map),
             None => self.make_map(),
         }
+    }
+
+    /// Its file may lose its name from here on: who holds the segment can read it all the same. Takes a file descriptor on kernels that
+    /// cannot bring pages in without one, Linux before 5.14, if an earlier run wrote the file.
+    pub(crate) fn keep_readable(&self) -> Result<()> {
+        self.map()?.outlive_name()
     }
 
     #[cold]

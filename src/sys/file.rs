@@ -154,9 +154,19 @@ impl ZeroChunk {
     }
 }
 
+/// Whether `path` is a directory; None if nothing is there.
+pub(crate) fn is_dir(path: &Path) -> Result<Option<bool>> {
+    use rustix::io::Errno;
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata.is_dir())),
+        Err(e) if matches!(Errno::from_io_error(&e), Some(Errno::NOENT | Errno::NOTDIR)) => Ok(None),
+        Err(e) => Err(error("stat", path, 0, e)),
+    }
+}
+
 /// Makes `dir` with its parents. Their names are durable after [`sync_dir_and_ancestors`].
 pub(crate) fn create_dir_all(dir: &Path) -> Result<()> {
-    if dir.is_dir() {
+    if is_dir(dir)? == Some(true) {
         return Ok(());
     }
     create_dir_all(parent(dir))?;
@@ -208,7 +218,7 @@ pub(crate) fn unlink(path: &Path) -> Result<()> {
 
 /// The names in a directory, in order; None if it is not there.
 pub(crate) fn list(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
-    let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
+    let read = || retry(|| fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
     match watched(Op::List { path: dir }, read) {
         Ok(mut paths) => {
             paths.sort();
@@ -219,7 +229,7 @@ pub(crate) fn list(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
     }
 }
 
-fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -1,6 +1,6 @@
 //! The two lock files of a log: one that a `Log` holds alone, one that every mapping of its files shares.
 
-use super::file::File;
+use super::file::{retry, File};
 use super::hook::{watched, Op};
 use crate::error::{Error, Result};
 use rustix::fs::{flock, FlockOperation};
@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 fn lock(file: &File, operation: FlockOperation) -> Result<bool> {
-    let locked = watched(Op::Lock { path: file.path() }, || match flock(file, operation) {
+    let lock = || match flock(file, operation) {
         Ok(()) => Ok(true),
         Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
         Err(error) => Err(error.into()),
-    });
+    };
+    let locked = watched(Op::Lock { path: file.path() }, || retry(lock));
     locked.map_err(|source| Error::io("lock", file.path(), source))
 }
 

@@ -23,7 +23,7 @@
 use super::file::{error, File};
 use super::hook::{watched, Op};
 use super::lock::ReadersLease;
-use super::sync::{scheduling_point, AtomicBool, AtomicU64, Ordering};
+use super::sync::{scheduling_point, AtomicBool, AtomicU64, OnceLock, Ordering};
 use crate::error::Result;
 use std::fmt;
 use std::ops::Range;
@@ -350,6 +350,14 @@ impl ReadMap {
         }
     }
 
+    /// The file may lose its name from here on: what was not [`touch`](Self::touch)ed yet can be all the same.
+    pub(crate) fn outlive_name(&self) -> Result<()> {
+        match &self.touched {
+            None => Ok(()),
+            Some(touched) => touched.keep_file(&self.raw),
+        }
+    }
+
     /// The end of the bytes from `start` on that were [`touch`](Self::touch)ed already, or need not be, as far as is known at once.
     #[inline]
     pub(crate) fn touched_to(&self, start: u64) -> u64 {
@@ -364,6 +372,8 @@ struct Touched {
     below: u64,
     /// A bit for each chunk. Relaxed: a bit only says that the kernel has read the chunk before, which orders nothing.
     chunks: Box<[AtomicU64]>,
+    /// The file, if it may have lost its name, and if the kernel cannot bring pages in without it.
+    kept: OnceLock<File>,
 }
 
 impl Touched {
@@ -371,7 +381,8 @@ impl Touched {
 
     fn new(path: &Path, below: u64) -> Touched {
         let words = below.div_ceil(Self::CHUNK).div_ceil(64);
-        Touched { path: path.into(), below, chunks: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        let chunks = (0..words).map(|_| AtomicU64::new(0)).collect();
+        Touched { path: path.into(), below, chunks, kept: OnceLock::new() }
     }
 
     #[inline]
@@ -406,13 +417,41 @@ impl Touched {
 
     #[cold]
     fn bring_in(&self, raw: &Raw, range: Range<u64>) -> Result<()> {
-        let populate =
-            || watched(Op::Populate { path: &self.path, bytes: range.clone() }, || raw.populate_read(range.clone()));
-        if populate().is_ok() {
+        if self.populate(raw, range.clone()).is_ok() {
             return Ok(());
         }
         // An old kernel does not know the call; and where it fails, its error says less than that of a read.
-        let file = File::open_read(&self.path)?;
+        let read = self.read(range.clone());
+        match (read, self.populate(raw, range)) {
+            (_, Ok(())) => Ok(()),
+            (Ok(()), Err(e)) if is_unknown_call(&e) => Ok(()),
+            (Ok(()), Err(e)) => Err(error("read", &self.path, 0, e)),
+            (Err(read), Err(_)) => Err(read),
+        }
+    }
+
+    fn populate(&self, raw: &Raw, range: Range<u64>) -> std::io::Result<()> {
+        watched(Op::Populate { path: &self.path, bytes: range.clone() }, || raw.populate_read(range))
+    }
+
+    /// Keeps the file open, if the kernel is too old to do without.
+    fn keep_file(&self, raw: &Raw) -> Result<()> {
+        let is_needed = || self.populate(raw, 0..0).is_err_and(|e| is_unknown_call(&e));
+        if self.kept.get().is_none() && is_needed() {
+            let _ = self.kept.set(File::open_read(&self.path)?);
+        }
+        Ok(())
+    }
+
+    fn read(&self, range: Range<u64>) -> Result<()> {
+        let opened;
+        let file = match self.kept.get() {
+            Some(file) => file,
+            None => {
+                opened = File::open_read(&self.path)?;
+                &opened
+            }
+        };
         let mut buf = vec![0; 64 << 10];
         let mut at = range.start;
         while at < range.end {
@@ -424,13 +463,13 @@ impl Touched {
             }
             at += len as u64;
         }
-        match populate() {
-            Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INVAL.raw_os_error()) => {
-                Err(error("read", &self.path, 0, e))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
+}
+
+/// Whether the kernel does not know MADV_POPULATE_READ: Linux before 5.14, and other systems.
+fn is_unknown_call(error: &std::io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::INVAL)
 }
 
 #[cfg(not(miri))]

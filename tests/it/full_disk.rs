@@ -319,6 +319,10 @@ fn a_disk_that_is_full_while_a_file_in_use_grows_keeps_what_it_holds() {
         assert!(error.is_no_space(), "full at write {nth}: {error}");
         assert_eq!(log.next_seq(), last + 1, "full at write {nth}");
         assert!(log.iter().all(|entry| entry.unwrap().payload() == big), "full at write {nth}");
+        let (len, held): (u64, u64) = log.segments().iter().fold((0, 0), |(len, held), segment| {
+            (len + std::fs::metadata(&segment.path).unwrap().len(), held + segment.bytes_allocated)
+        });
+        assert_eq!(len, held, "full at write {nth}: what was written for a step that failed was given back");
         // What still fits may be appended.
         while let Ok(seq) = log.append(b"small") {
             last = seq;

@@ -4,7 +4,7 @@
 
 use crate::seam::{self, name_of, within_ten_seconds, Watched, EIO};
 use maplog::testing::Op;
-use maplog::{Ack, Error, Log, Options, SyncPolicy};
+use maplog::{Ack, Error, Log, Options, RecoveryMode, SyncPolicy};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{mpsc, Arc, Barrier};
@@ -286,6 +286,53 @@ fn a_mark_that_cannot_be_written_poisons_and_tells_who_waits() {
             is_poisoned(within_ten_seconds("a follower of a poisoned log", || follower.join().unwrap()));
         }
         check_poisoned(&log, &watched, dir.path(), 1);
+    }
+}
+
+#[test]
+fn a_rotate_that_cannot_carry_out_a_salvage_tells_who_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path(), SyncPolicy::Manual, 10).close().unwrap();
+    let log = small(SyncPolicy::Manual).recovery(RecoveryMode::Salvage).open(dir.path()).unwrap();
+    let watched = seam::watch(dir.path());
+    fail_once(&watched, |op| name_of(op) == "SyncFile" && is_manifest(op.path()));
+    let mut follower = log.follow(11).unwrap();
+    let waiting = thread::spawn(move || follower.next_timeout(Duration::from_secs(60)));
+    thread::sleep(Duration::from_millis(20));
+    is_io(log.rotate());
+    is_poisoned(within_ten_seconds("a follower of a poisoned log", || waiting.join().unwrap()));
+}
+
+#[test]
+fn what_poisons_is_no_want_of_space_whatever_the_system_says() {
+    type Call = fn(&Log) -> maplog::Result<()>;
+    let calls: [(&str, Call); 4] = [
+        ("SyncRange", |log| log.sync().map(drop)),
+        ("SyncFile", |log| log.rotate()),
+        ("SyncFile", |log| log.truncate_before(150).map(drop)),
+        ("Write", |log| log.truncate_after(150)),
+    ];
+    for (index, (failing, call)) in calls.into_iter().enumerate() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = open(dir.path(), SyncPolicy::Manual, 200);
+        log.sync().unwrap();
+        // The mark is stored by now, and nobody else writes the manifest.
+        thread::sleep(Duration::from_millis(30));
+        if index < 2 {
+            log.append(&payload(201)).unwrap();
+        }
+        let watched = seam::watch(dir.path());
+        watched.fail_when(move |op| {
+            let is_meant = if index < 2 { seam::is_segment(op.path()) } else { is_manifest(op.path()) };
+            (is_meant && name_of(op) == failing).then_some(seam::ENOSPC)
+        });
+        let error = call(&log).unwrap_err();
+        assert!(!error.is_no_space(), "call {index}: the log will not work once there is space, but says so: {error}");
+        let is_meant = matches!(&error, Error::Io { source, .. } if source.raw_os_error() == Some(seam::ENOSPC));
+        assert!(is_meant || matches!(error, Error::Poisoned), "call {index}: {error}");
+        watched.heal();
+        is_poisoned(log.append(b"x"));
+        assert!(log.close().is_err());
     }
 }
 

@@ -83,6 +83,48 @@ fn case_35_a_view_that_was_never_read_reads_every_byte_after_another_process_rot
 }
 
 #[test]
+fn case_35_holds_where_the_kernel_cannot_bring_pages_in_without_a_file() {
+    let dir = fast_dir();
+    let log = manual().open(dir.path()).unwrap();
+    fill(&log, 1, 1..551);
+    log.close().unwrap();
+    let _guard = seam::before(dir.path(), |op| match op {
+        Op::Populate { .. } => Err(std::io::Error::from_raw_os_error(22)), // EINVAL: an unknown call
+        _ => Ok(()),
+    });
+    let log = manual().open(dir.path()).unwrap();
+    let untouched = log.view();
+    log.truncate_after(540).unwrap();
+    assert_eq!(log.truncate_before(520).unwrap(), 501);
+    log.reset(1000).unwrap();
+    log.close().unwrap();
+    drop(log);
+    wait_until("the files to go", || format::segments(dir.path()).is_empty());
+    assert_eq!(untouched.iter().map(|entry| entry.unwrap().seq()).collect::<Vec<_>>(), (1..551).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_page_that_could_not_be_brought_in_once_is_read_although_its_file_is_gone() {
+    let dir = fast_dir();
+    let log = manual().open(dir.path()).unwrap();
+    fill(&log, 1, 1..551);
+    log.close().unwrap();
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&failing);
+    let _guard = seam::before(dir.path(), move |op| match op {
+        Op::Populate { .. } if fails.swap(false, Ordering::Relaxed) => Err(std::io::Error::from_raw_os_error(12)),
+        _ => Ok(()),
+    });
+    let log = manual().open(dir.path()).unwrap();
+    let view = log.view();
+    assert_eq!(log.truncate_before(520).unwrap(), 501);
+    wait_until("the files to go", || format::segments(dir.path()).len() == 1);
+    failing.store(true, Ordering::Relaxed);
+    assert_eq!(view.iter().map(|entry| entry.unwrap().seq()).collect::<Vec<_>>(), (1..551).collect::<Vec<_>>());
+    assert!(!failing.load(Ordering::Relaxed));
+}
+
+#[test]
 fn a_second_open_from_another_process_is_locked_out_until_the_first_is_killed() {
     if let Some(dir) = child::dir() {
         let log = manual().open(dir).unwrap();
