@@ -138,9 +138,11 @@ impl Inner {
             self.appender.fail();
             return Err(error.into_io());
         }
+        // A cut may follow before the group knows: it is made under this lock.
+        let epoch = self.appender.cursor().epoch;
         drop(upkeep);
         // With no lock held: callbacks run.
-        self.appender.group.adopted(durable_seq, mark);
+        self.appender.group.adopted(epoch, durable_seq, mark);
         Ok(())
     }
 

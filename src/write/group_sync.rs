@@ -334,10 +334,10 @@ impl GroupSync {
         self.changed.raise();
     }
 
-    /// What a salvaging open found was made durable: all up to `seq`, which ends at `mark`.
-    pub(crate) fn adopted(&self, seq: u64, mark: Option<Mark>) {
+    /// What a salvaging open found was made durable in `epoch`: all up to `seq`, which ends at `mark`.
+    pub(crate) fn adopted(&self, epoch: u64, seq: u64, mark: Option<Mark>) {
         let mut state = self.state.lock();
-        if seq > state.durable_seq {
+        if state.epoch == epoch && seq > state.durable_seq {
             state.mark = mark;
             self.set_durable_locked(&mut state, seq);
             let due = state.take_callbacks(..=seq);
@@ -526,6 +526,16 @@ mod tests {
         assert!(!group.advance(0, mark(100), None), "it began before the cut");
         assert_eq!(group.durable_seq(), 50);
         assert!(group.judge(claim(51, 1)).is_none());
+    }
+
+    #[test]
+    fn what_was_salvaged_before_a_cut_moves_nothing_after_it() {
+        let group = group();
+        group.settle_cut(group.cut(1, 0, 1, None));
+        group.adopted(0, 50, Some(mark(50)));
+        assert_eq!((group.durable_seq(), group.mark()), (0, None));
+        group.adopted(1, 50, Some(mark(50)));
+        assert_eq!((group.durable_seq(), group.mark()), (50, Some(mark(50))));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Everything at once: all calls by several threads, on a disk that fails, in a log that was killed before. Nobody waits for ever, nothing
 //! panics, each error is one that there is a reason for, and the directory opens again.
 
-use crate::scene::{any, below, locked, met, now, read_view, Fault, Scene, Victim, SEGMENT_SIZE};
+use crate::scene::{any, below, locked, met, now, read_view, tell, Fault, Scene, Victim, SEGMENT_SIZE};
 use maplog::{Ack, Error, Log, Options, RecoveryMode, Result, SyncPolicy};
 use shuttle::thread;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -87,7 +87,9 @@ impl Mix<'_> {
         let some_seq = below(next_seq + 1);
         let entry = || self.scene.entry(any(&[24, 1500, 3700])).1;
         let filled = entry();
-        let changes = match below(14) {
+        let call = below(14);
+        tell(|| format!("call {call}, with {some_seq} below or at {next_seq}"));
+        let changes = match call {
             0 | 1 => self.judge(log.append(&entry())),
             2 => self.judge(log.append_as(&entry(), any(&[Ack::Buffered, Ack::Durable]))),
             3 => self.judge(log.append_batch([entry(), entry()])),
@@ -148,7 +150,10 @@ impl Mix<'_> {
     fn judge<T>(&self, result: Result<T>) -> bool {
         let failed = self.scene.disk.failed() > 0;
         match result {
-            Ok(_) => return true,
+            Ok(_) => {
+                tell(|| "Ok".to_owned());
+                return true;
+            }
             Err(Error::Truncated { .. } | Error::SeqOutOfRange { .. }) => {}
             Err(Error::Closed) => assert!(self.ends.closing.load(Ordering::Relaxed), "Closed, and nobody closed"),
             Err(Error::NoSpace { .. }) => assert_eq!((self.victim, failed), (Some(Victim::Space), true), "no space"),
