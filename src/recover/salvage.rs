@@ -38,6 +38,8 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         Err(error) if !error.is_damage() => return Err(error),
         _ => {}
     }
+    // Asked before identities are taken from links: a file with a damaged one takes nobody's place.
+    let given_up = given_up(&survey);
     let losses = survey.restore_identities();
     let survey = &survey;
     let mut salvaged = Salvaged {
@@ -49,7 +51,8 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         torn_bytes: 0,
         notes: survey.notes.clone(),
     };
-    let segments: Vec<&Candidate> = survey.live.values().filter(|candidate| counts(survey, candidate)).collect();
+    let segments: Vec<&Candidate> =
+        survey.live.values().filter(|candidate| !given_up.contains(&candidate.id)).collect();
     let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
     let is_found = |id| segments.iter().zip(&starts).any(|(segment, start)| segment.id == id && start.is_some());
     let missing: Vec<_> = survey.named_places().filter(|place| !is_found(place.segment)).collect();
@@ -109,11 +112,14 @@ impl Limit {
     }
 }
 
-/// Whether a live file is part of the log: not one that was given up empty for another that begins with the same seq.
-fn counts(survey: &Survey<'_>, candidate: &Candidate) -> bool {
+/// The live segments that were given up empty for another one that begins with the same seq.
+fn given_up(survey: &Survey<'_>) -> Vec<u64> {
     let base_seq = |candidate: &Candidate| candidate.link.map(|link| link.base_seq);
-    let same = |later: &Candidate| base_seq(later).is_some() && base_seq(later) == base_seq(candidate);
-    !survey.live.range(candidate.id + 1..).any(|(_, later)| same(later))
+    let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
+    let is_given_up = |candidate: &&Candidate| {
+        base_seq(candidate).is_some() && later(candidate.id).any(|later| base_seq(later) == base_seq(candidate))
+    };
+    survey.live.values().filter(is_given_up).map(|candidate| candidate.id).collect()
 }
 
 impl Salvaged {

@@ -227,3 +227,15 @@ fn nor_for_the_first_ones_of_a_segment_whose_beginning_is_lost() {
     assert!(report.losses.iter().any(|loss| loss.seqs.contains(&6)), "{report}");
     assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
 }
+
+#[test]
+fn a_copy_with_a_damaged_identity_takes_no_segments_place() {
+    let dir = scratch_dir();
+    thrice_begun(dir.path());
+    let mut copy = fs::read(segment_path(dir.path(), 2)).unwrap();
+    copy[32] ^= 8; // the id in its identity
+    fs::write(segment_path(dir.path(), 20), copy).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_ne!(log.recovery().losses, []);
+}
