@@ -230,7 +230,7 @@ fn nor_for_the_first_ones_of_a_segment_whose_beginning_is_lost() {
 
 #[test]
 fn a_copy_with_a_damaged_identity_takes_no_segments_place() {
-    let dir = scratch_dir();
+    let dir = fast_dir();
     thrice_begun(dir.path());
     let mut copy = fs::read(segment_path(dir.path(), 2)).unwrap();
     copy[32] ^= 8; // the id in its identity
