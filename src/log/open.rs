@@ -183,15 +183,19 @@ fn slots(
     let last = pieces.len().wrapping_sub(1);
     let mut active = None;
     for (index, piece) in pieces.into_iter().enumerate() {
-        list.push(match piece {
-            Piece::Lost(damage) => Slot::Lost(Arc::new(damage)),
-            Piece::Segment(kept) if appendable && index == last => {
-                let reopened = reopen(&kept, lease, health)?;
-                let segment = Arc::clone(&reopened.segment);
-                active = Some(reopened);
-                Slot::Segment { segment, end: None }
+        let kept = match piece {
+            Piece::Segment(kept) => kept,
+            Piece::Lost(damage) => {
+                list.push(Slot::Lost(Arc::new(damage)));
+                continue;
             }
-            Piece::Segment(kept) => {
+        };
+        if appendable && index == last {
+            active = reopen(&kept, lease, health)?;
+        }
+        list.push(match &active {
+            Some(active) => Slot::Segment { segment: Arc::clone(&active.segment), end: None },
+            None => {
                 let end = kept.end.offset;
                 let extent = Extent::new(&kept.path, kept.file_len, end, kept.file_len)?;
                 let segment = Arc::new(segment(&kept, extent, None, lease));
@@ -221,16 +225,20 @@ fn segment(kept: &Kept, extent: Arc<Extent>, backing: Option<Arc<Backing>>, leas
     }
 }
 
-/// The last segment of a log that was closed properly, to append to: nothing lies past its end.
+/// The last segment of a log that was closed properly, to append to: nothing lies past its end. None if stores into its file may need
+/// space although it has blocks: then appends go to a new one.
 ///
 /// Stores may go into the page that holds the end, which is read here, and by a call that returns an error. What lies behind it is
 /// taken for a file that has still to grow: zeros are written there before appends come, so that no store has to read a page from a
 /// bad disk, or to find a block for a hole that a copying tool has made.
-fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Result<Active> {
+fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Result<Option<Active>> {
     const PAGE: u64 = 4096;
     let (len, end) = (kept.file_len, kept.end.offset);
     let capacity = end.next_multiple_of(PAGE).min(len);
     let file = File::open_write(&kept.path)?;
+    if file.is_copied_on_write() {
+        return Ok(None);
+    }
     file.advise_random(); // large folios would make every small store dirty much
     file.read_at(&mut [0; PAGE as usize], end / PAGE * PAGE)?;
     let extent = Extent::new(&kept.path, len, end, capacity)?;
@@ -238,7 +246,7 @@ fn reopen(kept: &Kept, lease: &Arc<ReadersLease>, health: &Arc<Health>) -> Resul
     let file = Arc::new(file);
     let backing = Arc::new(Backing::new(kept.id, &file, &writer, &extent, len, health));
     let segment = segment(kept, extent, Some(Arc::clone(&backing)), lease);
-    Ok(Active { writer, file, segment: Arc::new(segment), backing })
+    Ok(Some(Active { writer, file, segment: Arc::new(segment), backing }))
 }
 
 /// Where the last segment before the active one ends.

@@ -66,7 +66,10 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         let bound = later.chain(missing).filter(|bound| bound.seq > own).min_by_key(|bound| bound.seq);
         let seq = bound.map_or(SEQ_LIMIT, |bound| bound.seq);
         salvaged.take(survey, segment, starts[index], Limit { recorded, seq })?;
-        if recorded.is_none() && bound.is_some_and(|bound| !bound.is_sharp) {
+        // An earlier salvage may have known more, by a cut or a mark that the manifest has not any more.
+        let lost = &survey.manifest.lost;
+        let was_salvaged = !lost.is_empty() && lost.start < seq && own < lost.end;
+        if recorded.is_none() && bound.is_some_and(|bound| was_salvaged || !bound.is_sharp) {
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()

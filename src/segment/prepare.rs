@@ -14,9 +14,9 @@
 use super::active::{Active, Backing};
 use super::health::Health;
 use super::offsets::Offsets;
-use super::paths::Paths;
+use super::paths::{Name, Paths};
 use super::sealed::Segment;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::format::frame::Seed;
 use crate::format::segment::{Identity, Link, LogId, Origin, Predecessor, BLOCK_LEN, FRAMES_OFFSET, LINK_OFFSET};
 use crate::sys::file::{self, File, ZeroChunk};
@@ -153,6 +153,10 @@ impl Blueprint {
     /// Steps 2 to 4: syncs the written file, names it, maps it.
     fn name(&self, file: File, identity: &Identity, capacity: u64) -> Result<Prepared> {
         let path = self.paths.segment(identity.id);
+        if Paths::name(&path) == Name::Foreign {
+            // Only a manifest that was made up leads to such an id: the next open would leave the file alone, with what it holds.
+            return Err(Error::io("name", &path, std::io::ErrorKind::InvalidInput.into()));
+        }
         file.sync()?;
         file::rename(file.path(), &path)?;
         file::sync_dir(&self.paths.segments)?;

@@ -124,15 +124,27 @@ impl File {
     /// Where it is not understood there is nothing to switch off.
     fn disable_copy_on_write(&self) {
         #[cfg(all(target_os = "linux", not(miri)))]
-        {
-            const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
-            let is_btrfs = rustix::fs::fstatfs(self).is_ok_and(|stat| stat.f_type as u64 == BTRFS_SUPER_MAGIC);
-            if is_btrfs {
-                if let Ok(flags) = rustix::fs::ioctl_getflags(self) {
-                    let _ = rustix::fs::ioctl_setflags(self, flags | rustix::fs::IFlags::NOCOW);
-                }
+        if self.is_on_btrfs() {
+            if let Ok(flags) = rustix::fs::ioctl_getflags(self) {
+                let _ = rustix::fs::ioctl_setflags(self, flags | rustix::fs::IFlags::NOCOW);
             }
         }
+    }
+
+    /// Whether a store may need a block where the file has one: on btrfs, if copy-on-write was not switched off when the file was
+    /// made. Tools that copy files do not.
+    pub(crate) fn is_copied_on_write(&self) -> bool {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        return self.is_on_btrfs()
+            && !rustix::fs::ioctl_getflags(self).is_ok_and(|flags| flags.contains(rustix::fs::IFlags::NOCOW));
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        false
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn is_on_btrfs(&self) -> bool {
+        const BTRFS_SUPER_MAGIC: u64 = 0x9123_683e;
+        rustix::fs::fstatfs(self).is_ok_and(|stat| stat.f_type as u64 == BTRFS_SUPER_MAGIC)
     }
 }
 
