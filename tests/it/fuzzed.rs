@@ -242,7 +242,7 @@ fn a_copy_with_a_damaged_identity_takes_no_segments_place() {
 
 #[test]
 fn a_second_salvage_that_knows_less_says_so() {
-    let dir = scratch_dir();
+    let dir = fast_dir();
     thrice_begun(dir.path());
     fs::remove_file(segment_path(dir.path(), 2)).unwrap();
     let last = segment_path(dir.path(), 3);
@@ -264,7 +264,7 @@ fn a_second_salvage_that_knows_less_says_so() {
 fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
     // Names of segments stop being names at some number, which only a forged manifest comes near.
     for next_id in [1 << 61, (1 << 62) - 1] {
-        let dir = scratch_dir();
+        let dir = fast_dir();
         let first = segment(1, 1..4, None);
         let end = Place { segment: 1, seq: 3, offset: first.0.len() as u64 };
         write(dir.path(), &Slot { cut: Some((end, next_id)), mark: Some(end), ..slot() }, &[(1, &first)]);
