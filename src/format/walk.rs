@@ -96,12 +96,13 @@ impl<'i> Image<'i> {
         header.stored(self.bytes, at.offset)
     }
 
-    /// The first intact header from `from` on, at a multiple of eight, whose seq can stand there: at least `seqs.start`, below
-    /// `seqs.end`, and not more than the frames that fit since `origin`.
-    pub(crate) fn find_header(&self, from: u64, origin: u64, seqs: &Range<u64>) -> Option<(Position, Header)> {
-        let last = seqs.end.saturating_sub(1);
-        self.search(from..self.len(), |offset| {
-            seqs.start..=last.min(seqs.start + (offset - origin) / HEADER_LEN as u64)
+    /// The first intact header behind the frame at `at`, whose own is not intact, at a multiple of eight and with a seq that can stand
+    /// there: above that of `at`, below `end_seq`, and not more than the frames that fit between.
+    pub(crate) fn find_next_header(&self, at: Position, end_seq: u64) -> Option<(Position, Header)> {
+        const FRAME_MIN: u64 = HEADER_LEN as u64;
+        self.search(at.offset + FRAME_MIN..self.len(), |offset| {
+            let frames = (offset - at.offset) / FRAME_MIN;
+            at.seq + 1..=end_seq.saturating_sub(1).min(at.seq + frames)
         })
     }
 
@@ -130,7 +131,7 @@ impl<'i> Image<'i> {
         loop {
             next = match self.header(next) {
                 Ok(header) => next.after(&header),
-                Err(_) => match self.find_header(next.offset + ALIGN, next.offset, &(next.seq..end.seq)) {
+                Err(_) => match self.find_next_header(next, end.seq) {
                     Some((position, _)) => position,
                     None => end,
                 },
@@ -218,12 +219,12 @@ mod tests {
         let mut bytes = image(4, 20);
         bytes[128] ^= 1;
         let image = Image::unproven(&bytes, SEED);
-        assert_eq!(image.find_header(136, 128, &(1..5)).unwrap().0, at(2, 20));
-        assert_eq!(
-            image.find_header(at(4, 20).offset, at(4, 20).offset - 8, &(1..5)),
-            None,
-            "no room for three frames"
-        );
-        assert_eq!(image.find_header(136, 128, &(1..2)), None, "all are past the end");
+        let found = |at, end_seq| image.find_next_header(at, end_seq).map(|(position, _)| position);
+        assert_eq!(found(at(1, 20), 5), Some(at(2, 20)));
+        let near = Position { seq: 1, offset: at(4, 20).offset - 32 };
+        assert_eq!(found(near, 5), None, "no room for three frames");
+        assert_eq!(found(at(1, 20), 2), None, "all are past the end");
+        let twice = Position { seq: 2, offset: 128 };
+        assert_eq!(found(twice, 5), Some(at(3, 20)), "not its own seq again");
     }
 }

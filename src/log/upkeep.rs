@@ -290,6 +290,7 @@ impl Inner {
         drop(slots);
         let kept = Kept { slots: Slots::new(Vec::new(), next_seq), last: None };
         let (callbacks, next_id, last_timestamp_ms) = self.cut(&mut upkeep, kept, 0, next_seq);
+        upkeep.losses.clear();
         let next = Manifest {
             first_segment: next_id,
             first_seq: next_seq,

@@ -3,7 +3,6 @@
 
 use super::walk::header_at;
 use crate::error::{DamageKind, Result};
-use crate::format::frame::ALIGN;
 use crate::format::walk::{Loss, Position};
 use crate::segment::offsets::Place;
 use crate::segment::sealed::Segment;
@@ -57,7 +56,7 @@ pub(crate) fn loss_of_header(
     kind: DamageKind,
 ) -> Result<(Loss, Option<Position>)> {
     segment.touch(at.offset..end.offset)?;
-    let found = segment.image(end.offset)?.find_header(at.offset + ALIGN, at.offset, &(at.seq..end.seq));
+    let found = segment.image(end.offset)?.find_next_header(at, end.seq);
     let next = found.map(|(next, _)| next);
     let stop = next.unwrap_or(end);
     Ok((Loss { bytes: at.offset..stop.offset, seqs: at.seq..stop.seq, kind }, next))

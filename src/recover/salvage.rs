@@ -222,7 +222,7 @@ impl Salvaged {
         let mut at = start;
         // After the last frame that no torn batch takes along.
         let mut whole_to = start;
-        while at.seq < limit.seq {
+        while at.seq < limit.seq && at.offset < limit.offset {
             if let Some(header) = bytes.valid_frame(at)? {
                 self.tally.add(&header);
                 self.highest_seq = self.highest_seq.max(header.seq);

@@ -276,3 +276,52 @@ fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
         assert_eq!(seqs(&strict().open(dir.path()).unwrap()), held);
     }
 }
+
+#[test]
+fn a_salvage_gives_nothing_past_the_place_where_a_cut_ends_a_segment() {
+    // The cut's seq is too high for its place: more frames would fit by their seqs.
+    let dir = scratch_dir();
+    let first = segment(1, 1..6, None);
+    let end = Place { segment: 1, seq: 1000, offset: 128 + 2 * 56 };
+    write(dir.path(), &Slot { cut: Some((end, 2)), mark: Some(end), ..slot() }, &[(1, &first)]);
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2]);
+    assert_eq!(log.recovery().losses[0].seqs, 3..1001);
+    assert_eq!(log.next_seq(), 1001);
+}
+
+#[test]
+fn a_seq_that_stands_twice_in_a_segment_is_lost_the_same_for_every_reader() {
+    // Between two frames of one seq there is something else: a lookup found the loss to end where it began.
+    let dir = scratch_dir();
+    let mut first = segment(1, 1..4, None);
+    let damaged = first.0.len();
+    first.push(4, NO_WITNESS, ALONE, PAYLOAD).push(4, NO_WITNESS, ALONE, PAYLOAD).push(5, NO_WITNESS, ALONE, PAYLOAD);
+    first.0[damaged] ^= 1;
+    let end = Place { segment: 1, seq: 5, offset: first.0.len() as u64 };
+    write(dir.path(), &Slot { mark: Some(end), clean: true, ..slot() }, &[(1, &first)]);
+    let log = strict().open(dir.path()).unwrap();
+    for _ in 0..2 {
+        match log.get(4) {
+            Err(Error::Damaged { damage }) => assert_eq!(damage.seqs, 4..5),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(log.get(5).unwrap().unwrap().payload(), PAYLOAD);
+    assert_eq!(log.validate().unwrap().damage[0].seqs, 4..5);
+}
+
+#[test]
+fn a_reset_leaves_no_loss_behind() {
+    let dir = scratch_dir();
+    without_the_last_segment(dir.path(), true);
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(log.recovery().losses[0].seqs, 101..151);
+    // To a seq that was lost, and is given again.
+    log.reset(120).unwrap();
+    log.append_batch(["new"; 10]).unwrap();
+    log.truncate_after(125).unwrap();
+    assert_eq!(log.truncate_before(125).unwrap(), 120);
+    log.truncate_after(119).unwrap();
+    assert_eq!(log.append(b"newer").unwrap(), 120);
+}
