@@ -280,7 +280,7 @@ fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
 #[test]
 fn a_salvage_gives_nothing_past_the_place_where_a_cut_ends_a_segment() {
     // The cut's seq is too high for its place: more frames would fit by their seqs.
-    let dir = scratch_dir();
+    let dir = fast_dir();
     let first = segment(1, 1..6, None);
     let end = Place { segment: 1, seq: 1000, offset: 128 + 2 * 56 };
     write(dir.path(), &Slot { cut: Some((end, 2)), mark: Some(end), ..slot() }, &[(1, &first)]);
@@ -293,7 +293,7 @@ fn a_salvage_gives_nothing_past_the_place_where_a_cut_ends_a_segment() {
 #[test]
 fn a_seq_that_stands_twice_in_a_segment_is_lost_the_same_for_every_reader() {
     // Between two frames of one seq there is something else: a lookup found the loss to end where it began.
-    let dir = scratch_dir();
+    let dir = fast_dir();
     let mut first = segment(1, 1..4, None);
     let damaged = first.0.len();
     first.push(4, NO_WITNESS, ALONE, PAYLOAD).push(4, NO_WITNESS, ALONE, PAYLOAD).push(5, NO_WITNESS, ALONE, PAYLOAD);
@@ -313,7 +313,7 @@ fn a_seq_that_stands_twice_in_a_segment_is_lost_the_same_for_every_reader() {
 
 #[test]
 fn a_reset_leaves_no_loss_behind() {
-    let dir = scratch_dir();
+    let dir = fast_dir();
     without_the_last_segment(dir.path(), true);
     let log = salvage().open(dir.path()).unwrap();
     assert_eq!(log.recovery().losses[0].seqs, 101..151);
