@@ -24,6 +24,10 @@ quickstart *FILE:
 crash-night SEEDS:
     ci/crash-night.sh {{ SEEDS }}
 
+# Models of threads: the library's own sources under a scheduler that chooses every step; EXECUTIONS of each.
+models *EXECUTIONS:
+    ci/models.sh {{ EXECUTIONS }}
+
 # Bugs that are seeded into a copy of the tree, and that the harnesses have to find: all, or those named, as `crash/tail-resurrected`.
 canaries *NAMES:
     ci/canaries.sh {{ NAMES }}
