@@ -115,7 +115,9 @@ impl Mix<'_> {
             _ => {
                 let view = log.view();
                 drop((log.segments(), log.stats(), log.first_seq(), log.durable_seq()));
-                view.iter().for_each(|entry| drop(self.judge(entry)));
+                view.iter().for_each(|entry| {
+                    self.judge(entry);
+                });
                 false
             }
         };
