@@ -115,7 +115,9 @@ impl Mix<'_> {
             _ => {
                 let view = log.view();
                 drop((log.segments(), log.stats(), log.first_seq(), log.durable_seq()));
-                view.iter().for_each(|entry| drop(self.judge(entry)));
+                view.iter().for_each(|entry| {
+                    self.judge(entry);
+                });
                 false
             }
         };
@@ -138,7 +140,9 @@ impl Mix<'_> {
     fn register(&self, seq: u64) {
         let calls = Arc::new(AtomicU64::new(0));
         locked(&self.callbacks).push(Arc::clone(&calls));
-        self.log.on_durable(seq, move |_| drop(calls.fetch_add(1, Ordering::Relaxed)));
+        self.log.on_durable(seq, move |_| {
+            calls.fetch_add(1, Ordering::Relaxed);
+        });
     }
 
     fn close(&self) {
