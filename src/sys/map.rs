@@ -18,7 +18,8 @@
 //! therefore brought in by [`ReadMap::touch`], which returns an error instead. Stores stay below the extent's capacity, which is
 //! raised only when the file has blocks up to there.
 //!
-//! Under Miri, which knows no file mappings, `heap` takes the place of the two mappings: one buffer per extent, with the same rules.
+//! Under Miri, which knows no file mappings, `heap` takes the place of the two mappings: one buffer per extent, with the same rules. With
+//! `cfg(maplog_heap)` it does so for ThreadSanitizer, to which one page that is mapped twice is two places.
 
 use super::file::{error, File};
 use super::hook::{watched, Op};
@@ -30,9 +31,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-#[cfg(miri)]
+#[cfg(any(miri, maplog_heap))]
 use heap::Raw;
-#[cfg(not(miri))]
+#[cfg(not(any(miri, maplog_heap)))]
 use mmap::Raw;
 
 /// How far the bytes of one segment file are final, and how far they have blocks on the disk.
@@ -42,7 +43,7 @@ pub(crate) struct Extent {
     /// Written by whoever extends the file, with Release, after the blocks are there; read by the `Writer` with Acquire.
     capacity: AtomicU64,
     has_writer: AtomicBool,
-    #[cfg(miri)]
+    #[cfg(any(miri, maplog_heap))]
     heap: heap::Buffer,
 }
 
@@ -55,7 +56,7 @@ impl Extent {
             published: AtomicU64::new(published),
             capacity: AtomicU64::new(capacity),
             has_writer: AtomicBool::new(false),
-            #[cfg(miri)]
+            #[cfg(any(miri, maplog_heap))]
             heap: heap::Buffer::load(&File::open_read(path)?, mapped_len)?,
         }))
     }
@@ -88,12 +89,12 @@ impl fmt::Debug for Extent {
 pub(crate) struct WriteMap {
     raw: Raw,
     path: Arc<Path>,
-    #[cfg(miri)]
+    #[cfg(any(miri, maplog_heap))]
     extent: Arc<Extent>,
 }
 
 /// The kernel writes the dirty pages of a mapping that is gone; the heap has to be written back.
-#[cfg(miri)]
+#[cfg(any(miri, maplog_heap))]
 impl Drop for WriteMap {
     fn drop(&mut self) {
         // As with the kernel, nobody is told of a failure here.
@@ -148,7 +149,7 @@ impl Writer {
         let map = Arc::new(WriteMap {
             raw: map,
             path: file.path().into(),
-            #[cfg(miri)]
+            #[cfg(any(miri, maplog_heap))]
             extent: Arc::clone(extent),
         });
         let (published, capacity) = (extent.published(), extent.capacity());
@@ -213,7 +214,7 @@ impl Writer {
     /// As [`write`](Self::write).
     pub(crate) fn write_by_call(&mut self, file: &File, offset: u64, bytes: &[u8]) -> Result<()> {
         self.check(offset, bytes.len());
-        if cfg!(miri) {
+        if cfg!(any(miri, maplog_heap)) {
             self.write(offset, bytes); // the heap is not the file
             return Ok(());
         }
@@ -472,7 +473,7 @@ fn is_unknown_call(error: &std::io::Error) -> bool {
     rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::INVAL)
 }
 
-#[cfg(not(miri))]
+#[cfg(not(any(miri, maplog_heap)))]
 mod mmap {
     use super::{Extent, File, Range};
     use memmap2::{MmapOptions, MmapRaw};
@@ -522,8 +523,8 @@ mod mmap {
     }
 }
 
-/// The twin of the mappings for Miri: a buffer in place of the page cache.
-#[cfg(miri)]
+/// The twin of the mappings for Miri and ThreadSanitizer: a buffer in place of the page cache.
+#[cfg(any(miri, maplog_heap))]
 mod heap {
     use super::{Extent, File, Range, Result};
     use std::alloc::{alloc_zeroed, dealloc, Layout};

@@ -186,9 +186,12 @@ impl Replica {
         loop {
             match Self::follow(log, self.durable, seq) {
                 Ok(follower) => match self.follower.next_timeout(Duration::ZERO) {
-                    Err(Error::Truncated { first_seq }) if first_seq == seq => {
+                    // Retention may have gone past where the cut was.
+                    Err(Error::Truncated { first_seq })
+                        if first_seq == seq || first_seq < seq && seq == log.first_seq() =>
+                    {
                         self.follower = follower;
-                        self.entries.split_off(&seq);
+                        self.entries.split_off(&first_seq);
                         self.from = seq;
                         return;
                     }

@@ -19,13 +19,13 @@ pub(crate) fn run(scene: &Arc<Scene>) {
     let options = Options::new().segment_size(SEGMENT_SIZE).sync_policy(policy);
     let log = scene.open(options.max_concurrent_writes(1 + below(3) as u32));
     let victim = any(&[None, Some(Victim::Sync), Some(Victim::Sync), Some(Victim::Manifest)]);
-    scene.disk.set_fault(victim.map(|of| Fault { of, after: below(5), times: 1 }));
+    scene.disk.set_fault(victim.map(|of| Fault { of, after: below(8), times: 1 }));
     let group = Group { scene, log: &log, policy, ended: Ended::default(), callbacks: Arc::default() };
     thread::scope(|scope| {
         for _ in 0..2 + below(2) {
             scope.spawn(|| group.work());
         }
-        if below(3) == 0 {
+        if below(4) == 0 {
             scope.spawn(|| group.close());
         }
     });
@@ -75,6 +75,11 @@ impl Ended {
         self.poisoned.load(Ordering::Relaxed)
     }
 
+    /// Somebody got the I/O error itself.
+    fn failed(&self) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn known(&self) -> Known {
         Known { poisoned: self.is_poisoned(), closed: self.closed.load(Ordering::Relaxed) }
     }
@@ -84,7 +89,7 @@ impl Group<'_> {
     fn work(&self) {
         let mut durable = 0;
         let mut last = 0;
-        for _ in 0..2 + below(3) {
+        for _ in 0..3 + below(3) {
             let known = self.ended.known();
             match below(10) {
                 0..=3 => last = self.append(known).unwrap_or(last),
@@ -156,7 +161,9 @@ impl Group<'_> {
             match result {
                 Ok(()) => scene.acked(seq, "a callback"),
                 Err(Error::Poisoned | Error::Closed) => {}
-                Err(_) => drop(calls.fetch_add(1000, Ordering::Relaxed)),
+                Err(_) => {
+                    calls.fetch_add(1000, Ordering::Relaxed);
+                }
             }
         });
     }
@@ -173,7 +180,7 @@ impl Group<'_> {
                     self.scene.acked(self.scene.last_placed(), "close");
                 }
             }
-            Err(Error::Io { .. }) => drop(self.ended.errors.fetch_add(1, Ordering::Relaxed)),
+            Err(Error::Io { .. }) => self.ended.failed(),
             Err(Error::Poisoned) => {}
             Err(error) => panic!("close said {error:?}"),
         }
@@ -199,7 +206,7 @@ impl Group<'_> {
             Err(error) => {
                 assert!(failed, "no sync failed, and a call said {error:?}");
                 match error {
-                    Error::Io { .. } => drop(self.ended.errors.fetch_add(1, Ordering::Relaxed)),
+                    Error::Io { .. } => self.ended.failed(),
                     Error::Poisoned => {}
                     error => panic!("a failed sync is no {error:?}"),
                 }
