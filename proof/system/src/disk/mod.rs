@@ -1,0 +1,162 @@
+//! A disk that can lose its power, lie, and fail, with a real file system on it.
+//!
+//! It is the one file of a FUSE file system that this process serves from memory; a loop device stands on that file, and the file
+//! system on the loop device. A flush of the file system arrives as an fsync of the file. No page cache lies between: the loop
+//! device goes around it (direct I/O), and so does the file (FOPEN_DIRECT_IO).
+//!
+//! This process touches nothing on the mounted file system, for it would wait for itself: others do that, `mount` included. All
+//! mounts lie in a mount namespace of its own ([`Space`]), so that nothing is left of them, however the process ends.
+
+mod cache;
+mod medium;
+mod served;
+mod space;
+
+pub use cache::{Frozen, Style};
+pub use medium::Medium;
+pub use served::{Event, Fault, Served, Shot, When};
+pub use space::{why_not, FileSystem, Space};
+
+use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// A disk with a mounted file system.
+///
+/// Dropping it takes everything away; what the disk holds is lost unless it was taken before.
+#[derive(Debug)]
+pub struct Disk {
+    // In the order in which they have to go.
+    mounted: Option<Mounted>,
+    served: Served,
+}
+
+impl Disk {
+    /// Serves `medium`, and mounts the file system that is on it. None: it does not mount, for this reason.
+    pub fn mount(space: &Space, medium: Medium, kind: FileSystem) -> Result<Result<Disk, String>> {
+        let served = Served::start(&space.path("disk"), medium)?;
+        let device = Loop::attach(served.file())?;
+        let dir = space.path("mnt");
+        std::fs::create_dir_all(&dir)?;
+        Ok(match Mounted::new(device, dir, kind) {
+            Ok(mounted) => Ok(Disk { mounted: Some(mounted), served }),
+            Err(error) => Err(format!("{error:#}")),
+        })
+    }
+
+    /// The directory that the file system is mounted on: for other processes.
+    pub fn dir(&self) -> PathBuf {
+        self.mounted.as_ref().map(|mounted| mounted.dir.clone()).unwrap_or_default()
+    }
+
+    pub fn served(&self) -> &Served {
+        &self.served
+    }
+
+    /// Unmounts it in good order; what the disk holds then.
+    pub fn unmount(mut self) -> Result<Medium> {
+        self.mounted = None;
+        self.served.end()
+    }
+}
+
+/// A loop device on a file.
+#[derive(Debug)]
+struct Loop {
+    device: PathBuf,
+}
+
+impl Loop {
+    fn attach(file: &Path) -> Result<Loop> {
+        let device = run(Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file))?;
+        Ok(Loop { device: PathBuf::from(device.trim()) })
+    }
+}
+
+impl Drop for Loop {
+    /// Detaches it, or, while it is mounted, has it detach itself with the unmount.
+    fn drop(&mut self) {
+        let _ = run(Command::new("losetup").arg("--detach").arg(&self.device));
+    }
+}
+
+/// A mounted file system.
+#[derive(Debug)]
+struct Mounted {
+    dir: PathBuf,
+}
+
+impl Mounted {
+    fn new(device: Loop, dir: PathBuf, kind: FileSystem) -> Result<Mounted> {
+        kind.forget_earlier()?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", kind.name(), "-o", kind.mount_options()]).arg(&device.device).arg(&dir);
+        run(&mut mount)?;
+        Ok(Mounted { dir })
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        // A process that was just killed may still be about to let go of it.
+        for _ in 0..100 {
+            if run(Command::new("umount").arg(&self.dir)).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.dir));
+    }
+}
+
+/// Runs a program; what it printed.
+fn run(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    anyhow::ensure!(output.status.success(), "{command:?}: {}", said.trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sees that nothing stands between the file system and the disk: what was written and not synced is not durable, and what was
+    /// synced is, by the flush alone.
+    #[test]
+    fn a_sync_of_the_file_system_is_a_flush_of_the_disk() {
+        if let Some(why) = why_not() {
+            println!("skipped: {why}");
+            return;
+        }
+        let space = Space::enter().unwrap();
+        for kind in FileSystem::at_hand() {
+            let medium = kind.make(&space).unwrap();
+            let disk = Disk::mount(&space, medium, kind).unwrap().unwrap();
+            let dir = disk.dir();
+            let sh = |script: &str| run(Command::new("sh").args(["-c", script]).current_dir(&dir)).unwrap();
+            let marker = format!("a marker for {} that no file system would write", kind.name());
+            let is_durable = |marker: &str| {
+                let medium = disk.served().freeze().with(Style::None, &mut crate::rng::Rng::new(1));
+                let mut bytes = vec![0; medium.len() as usize];
+                medium.read(0, &mut bytes);
+                bytes.windows(marker.len()).any(|window| window == marker.as_bytes())
+            };
+            sh(&format!("for i in $(seq 200); do echo {marker}; done >file; sync file"));
+            assert!(is_durable(&marker), "{kind:?}: what was synced is durable");
+            let before = disk.served().counts();
+            let second = marker.replace("marker", "second");
+            sh(&format!("for i in $(seq 200); do echo {second}; done >file2"));
+            assert!(!is_durable(&second), "{kind:?}: nobody synced");
+            sh("sync file2");
+            let after = disk.served().counts();
+            assert!(is_durable(&second), "{kind:?}: what was synced is durable");
+            assert!(after.writes > before.writes && after.flushes > before.flushes, "{kind:?}: {before:?} {after:?}");
+            disk.served().lie();
+            let third = marker.replace("marker", "third");
+            sh(&format!("for i in $(seq 200); do echo {third}; done >file3; sync file3"));
+            assert!(!is_durable(&third), "{kind:?}: the disk lies");
+        }
+    }
+}
