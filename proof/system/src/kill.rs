@@ -121,14 +121,12 @@ impl Chain {
 
 /// When a writer dies: most of the time under load, often in the short times that matter.
 fn kill_at(rng: &mut Rng) -> KillAt {
-    let (phase, micros_max) = match rng.within(0..100) {
-        0..=49 => (Phase::Load, 150_000),
-        50..=69 => (Phase::Open, 10_000),
-        70..=84 => (Phase::Upkeep, 4_000),
-        _ => (Phase::Close, 4_000),
-    };
-    let micros = if phase == Phase::Load { rng.within(0..micros_max) } else { rng.of_any_size(micros_max) };
-    KillAt { phase, micros }
+    match rng.within(0..100) {
+        0..=54 => KillAt { phase: Phase::Load, micros: rng.within(0..250_000) },
+        55..=69 => KillAt { phase: Phase::Open, micros: rng.of_any_size(10_000) },
+        70..=84 => KillAt { phase: Phase::Upkeep, micros: rng.of_any_size(4_000) },
+        _ => KillAt { phase: Phase::Close, micros: rng.of_any_size(4_000) },
+    }
 }
 
 fn bytes_in(dir: &Path) -> Result<u64> {

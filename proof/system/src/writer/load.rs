@@ -121,11 +121,11 @@ impl Caller<'_> {
         match self.rng.within(0..100) {
             0..=34 => self.append(current, None),
             35..=44 => self.append(current, Some(Ack::Buffered)),
-            45..=49 => self.append(current, Some(Ack::Durable)),
-            50..=64 => self.append_with(current),
-            65..=89 => self.append_batch(current),
-            90..=93 => self.sync(current),
-            94..=96 => self.wait_durable(current),
+            45..=46 => self.append(current, Some(Ack::Durable)),
+            47..=64 => self.append_with(current),
+            65..=92 => self.append_batch(current),
+            93..=94 => self.sync(current),
+            95..=96 => self.wait_durable(current),
             _ => {
                 self.on_durable(current);
                 Ok(())
@@ -197,10 +197,13 @@ impl Caller<'_> {
     // --- what the upkeep does ---
 
     fn keep_up_for_ever(&mut self) -> Result<()> {
+        // The others come to append something before the aim is taken.
+        let mut patience = self.rng.within(3..20);
         loop {
             thread::sleep(Duration::from_micros(self.rng.within(500..12_000)));
+            patience = patience.saturating_sub(1);
             let choice = self.rng.within(0..100);
-            match self.load.plan.aim {
+            match self.load.plan.aim.filter(|_| patience == 0) {
                 Some(Phase::Close) if choice < 50 => self.open_again()?,
                 Some(Phase::Upkeep) if choice < 70 => {
                     self.load.killer.enter(Phase::Upkeep);
