@@ -3,7 +3,7 @@
 //! A write goes to the cache; a flush makes durable what was written before it. Until then each sector may be on the medium in any
 //! version that it had since the last flush, whatever became of the others: disks write back when and in what order they like.
 
-use super::medium::{Medium, PAGE, SECTOR};
+use super::medium::{Medium, PAGE};
 use crate::rng::Rng;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -20,6 +20,8 @@ pub struct Cache {
     seen: Medium,
     pending: VecDeque<Write>,
     pending_bytes: usize,
+    /// Bytes that are written as a whole or not at all.
+    sector: usize,
 }
 
 /// A write that no flush has covered.
@@ -34,11 +36,12 @@ struct Write {
 pub struct Frozen {
     durable: Medium,
     pending: Vec<Write>,
+    sector: usize,
 }
 
 impl Cache {
-    pub fn new(medium: Medium) -> Cache {
-        Cache { durable: medium.clone(), seen: medium, pending: VecDeque::new(), pending_bytes: 0 }
+    pub fn new(medium: Medium, sector: usize) -> Cache {
+        Cache { durable: medium.clone(), seen: medium, pending: VecDeque::new(), pending_bytes: 0, sector }
     }
 
     pub fn len(&self) -> u64 {
@@ -72,7 +75,7 @@ impl Cache {
     }
 
     pub fn freeze(&self) -> Frozen {
-        Frozen { durable: self.durable.clone(), pending: self.pending.iter().cloned().collect() }
+        Frozen { durable: self.durable.clone(), pending: self.pending.iter().cloned().collect(), sector: self.sector }
     }
 
     /// Everything, as an orderly end leaves it.
@@ -129,7 +132,7 @@ impl Style {
 impl Frozen {
     /// How many sectors' writes are in the cache.
     pub fn pending_sectors(&self) -> usize {
-        self.pending.iter().map(|write| write.bytes.len() / SECTOR).sum()
+        self.pending.iter().map(|write| write.bytes.len() / self.sector).sum()
     }
 
     /// A medium that a power cut may leave, and what of the cache is on it.
@@ -142,8 +145,8 @@ impl Frozen {
     pub fn with(&self, style: Style, rng: &mut Rng) -> Medium {
         let mut versions: HashMap<u64, Vec<(usize, &[u8])>> = HashMap::new();
         for (number, write) in self.pending.iter().enumerate() {
-            for (index, bytes) in write.bytes.chunks(SECTOR).enumerate() {
-                versions.entry(write.at + (index * SECTOR) as u64).or_default().push((number, bytes));
+            for (index, bytes) in write.bytes.chunks(self.sector).enumerate() {
+                versions.entry(write.at + (index * self.sector) as u64).or_default().push((number, bytes));
             }
         }
         let mut sectors: Vec<u64> = versions.keys().copied().collect();
@@ -199,6 +202,8 @@ impl Frozen {
 mod tests {
     use super::*;
 
+    const SECTOR: usize = 512;
+
     fn sector(medium: &Medium, number: u64) -> u8 {
         let mut buf = [0; SECTOR];
         medium.read(number * SECTOR as u64, &mut buf);
@@ -208,7 +213,7 @@ mod tests {
 
     /// Sectors 0 to 2 hold 1, flushed. Then 2 is written to sectors 0 to 15, 3 to sector 0.
     fn used() -> Cache {
-        let mut cache = Cache::new(Medium::blank(2 * PAGE));
+        let mut cache = Cache::new(Medium::blank(2 * PAGE), SECTOR);
         cache.write(0, &[1; 3 * SECTOR]);
         cache.flush();
         cache.write(0, &[2; 16 * SECTOR]);

@@ -6,7 +6,6 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-pub const SECTOR: usize = 512;
 pub const PAGE: usize = 4096;
 
 /// The bytes of a disk.
@@ -81,12 +80,12 @@ mod tests {
         let bytes: Vec<u8> = (0..2 * PAGE).map(|n| (n % 251) as u8 + 1).collect();
         medium.write(1000, &bytes);
         let copy = medium.clone();
-        medium.write(1500, &[0; SECTOR]);
+        medium.write(1500, &[0; 512]);
         let mut read = vec![7; 2 * PAGE + 2];
         copy.read(999, &mut read);
         assert_eq!((read[0], &read[1..=2 * PAGE], read[2 * PAGE + 1]), (0, &bytes[..], 0));
-        medium.read(1500, &mut read[..SECTOR]);
-        assert_eq!(read[..SECTOR], [0; SECTOR]);
+        medium.read(1500, &mut read[..512]);
+        assert_eq!(read[..512], [0; 512]);
         assert_eq!(medium.len(), 4 * PAGE as u64);
     }
 }

@@ -35,8 +35,8 @@ pub struct Disk {
 impl Disk {
     /// Serves `medium`, and mounts the file system that is on it. None: it does not mount, for this reason.
     pub fn mount(space: &Space, medium: Medium, kind: FileSystem) -> Result<Result<Disk, String>> {
-        let served = Served::start(&space.path("disk"), medium)?;
-        let device = Loop::attach(served.file())?;
+        let served = Served::start(&space.path("disk"), medium, kind.sector())?;
+        let device = Loop::attach(served.file(), kind.sector())?;
         let dir = space.path("mnt");
         std::fs::create_dir_all(&dir)?;
         Ok(match Mounted::new(device, dir, kind) {
@@ -68,8 +68,10 @@ struct Loop {
 }
 
 impl Loop {
-    fn attach(file: &Path) -> Result<Loop> {
-        let device = run(Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(file))?;
+    fn attach(file: &Path, sector: usize) -> Result<Loop> {
+        let mut losetup = Command::new("losetup");
+        losetup.args(["--find", "--show", "--direct-io=on", "--sector-size"]).arg(sector.to_string()).arg(file);
+        let device = run(&mut losetup)?;
         Ok(Loop { device: PathBuf::from(device.trim()) })
     }
 }

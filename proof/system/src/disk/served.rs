@@ -1,7 +1,7 @@
 //! The disk as a file of a FUSE file system: where writes and flushes arrive, and where a moment is caught.
 
 use super::cache::{Cache, Frozen};
-use super::medium::{Medium, SECTOR};
+use super::medium::Medium;
 use crate::ledger::Ledger;
 use anyhow::{Context, Result};
 use fuser::{
@@ -103,11 +103,11 @@ pub struct Shot {
 }
 
 impl Served {
-    /// Serves `medium` as a file of the directory `mountpoint`, which is made.
-    pub fn start(mountpoint: &Path, medium: Medium) -> Result<Served> {
+    /// Serves `medium`, with sectors of so many bytes, as a file of the directory `mountpoint`, which is made.
+    pub fn start(mountpoint: &Path, medium: Medium, sector: usize) -> Result<Served> {
         std::fs::create_dir_all(mountpoint)?;
         let state = State {
-            cache: Some(Cache::new(medium)),
+            cache: Some(Cache::new(medium, sector)),
             counts: Counts::default(),
             lies: false,
             fault: Fault::None,
@@ -117,7 +117,8 @@ impl Served {
         let shared = Arc::new(Shared { state: Mutex::new(state), caught: Condvar::new() });
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("maplog-proof".to_owned())];
-        let session = fuser::spawn_mount(OneFile(Arc::clone(&shared)), mountpoint, &config).context("a FUSE mount")?;
+        let session = fuser::spawn_mount(OneFile { shared: Arc::clone(&shared), sector }, mountpoint, &config)
+            .context("a FUSE mount")?;
         Ok(Served { shared, session: Some(session), mountpoint: mountpoint.to_owned(), file: mountpoint.join(NAME) })
     }
 
@@ -222,16 +223,19 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 }
 
 /// The file system with the one file.
-struct OneFile(Arc<Shared>);
+struct OneFile {
+    shared: Arc<Shared>,
+    sector: usize,
+}
 
 impl OneFile {
     fn attr(&self, ino: INodeNo) -> FileAttr {
-        let size = self.0.state.lock().cache().len();
+        let size = self.shared.state.lock().cache().len();
         let is_file = ino == FILE;
         FileAttr {
             ino,
             size: if is_file { size } else { 0 },
-            blocks: if is_file { size / SECTOR as u64 } else { 0 },
+            blocks: if is_file { size / 512 } else { 0 },
             atime: UNIX_EPOCH,
             mtime: UNIX_EPOCH,
             ctime: UNIX_EPOCH,
@@ -242,7 +246,7 @@ impl OneFile {
             uid: 0,
             gid: 0,
             rdev: 0,
-            blksize: SECTOR as u32,
+            blksize: self.sector as u32,
             flags: 0,
         }
     }
@@ -277,7 +281,7 @@ impl Filesystem for OneFile {
         reply: ReplyData,
     ) {
         let mut buf = vec![0; size as usize];
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         state.cache().read(offset, &mut buf);
         if state.is_faulty(|fault| matches!(fault, Fault::Read(part) if contains(&buf, part))) {
             reply.error(Errno::EIO);
@@ -298,33 +302,33 @@ impl Filesystem for OneFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if offset % SECTOR as u64 != 0 || data.len() % SECTOR != 0 {
+        if offset % self.sector as u64 != 0 || data.len() % self.sector != 0 {
             reply.error(Errno::EINVAL); // no loop device with direct I/O
             return;
         }
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         if state.is_faulty(|fault| matches!(fault, Fault::Write(part) if contains(data, part))) {
             reply.error(Errno::EIO);
             return;
         }
         state.counts.writes += 1;
         state.cache().write(offset, data);
-        state.happens(Event::AfterWrite, &self.0.caught);
+        state.happens(Event::AfterWrite, &self.shared.caught);
         reply.written(data.len() as u32);
     }
 
     fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        let mut state = self.0.state.lock();
+        let mut state = self.shared.state.lock();
         if state.is_faulty(|fault| *fault == Fault::Flush) {
             reply.error(Errno::EIO);
             return;
         }
         state.counts.flushes += 1;
-        state.happens(Event::BeforeFlush, &self.0.caught);
+        state.happens(Event::BeforeFlush, &self.shared.caught);
         if !state.lies {
             state.cache().flush();
         }
-        state.happens(Event::AfterFlush, &self.0.caught);
+        state.happens(Event::AfterFlush, &self.shared.caught);
         reply.ok();
     }
 

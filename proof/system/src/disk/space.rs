@@ -115,6 +115,15 @@ impl FileSystem {
         Ok(medium)
     }
 
+    /// Bytes of a sector of its disk. btrfs takes for granted that its superblock of 4 KiB is written as a whole: where it is torn,
+    /// it does not mount.
+    pub(super) fn sector(self) -> usize {
+        match self {
+            FileSystem::Ext4 | FileSystem::Xfs => 512,
+            FileSystem::Btrfs => 4096,
+        }
+    }
+
     pub(super) fn mount_options(self) -> &'static str {
         match self {
             FileSystem::Ext4 => "noatime",

@@ -39,7 +39,7 @@ impl Plan {
         Plan {
             policy,
             compression,
-            segment_size: rng.pick(&[8 << 10, 8 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]),
+            segment_size: rng.pick(&[8 << 10, 16 << 10, 64 << 10, 256 << 10, 256 << 10, 1 << 20]),
             appenders: rng.within(2..4) as u16,
             pause_us: rng.pick(&[20, 100, 1000]),
             keep: rng.within(50..2000),
