@@ -1,6 +1,7 @@
 //! Power: a writer on a real file system on a disk that loses its power. Crash images are taken of the disk while the writer runs,
 //! mounted, and judged; some of them become the disk that the next writer goes on with.
 
+use crate::check::OnDisk;
 use crate::disk::{why_not, Disk, Event, FileSystem, Medium, Shot, Space, When};
 use crate::ledger::{Call, Ledger, Record};
 use crate::oracle::{Crash, Expect, Story};
@@ -46,10 +47,9 @@ impl Power {
         let mut tally = Tally::default();
         for (seed, (kind, empty)) in (self.seed..).zip(made.iter().cycle()) {
             let mut chain = Chain {
-                kind: *kind,
+                log: OnDisk { space: &space, kind: *kind, run: seed as u32 },
                 lies: self.lie,
                 seed,
-                space: &space,
                 rng: Rng::new(seed),
                 state: State { medium: empty.clone(), expect: Expect::nothing(), left_by: "no crash".to_owned() },
                 next_life: 1,
@@ -71,11 +71,9 @@ impl Power {
 
 /// A log that goes from crash to crash.
 struct Chain<'s> {
-    kind: FileSystem,
+    log: OnDisk<'s>,
     lies: bool,
-    /// The log's number, too.
     seed: u64,
-    space: &'s Space,
     rng: Rng,
     state: State,
     next_life: u32,
@@ -100,7 +98,7 @@ impl Chain<'_> {
         if self.lies {
             disk.served().lie();
         }
-        let ledger = Arc::new(Ledger::create(&self.space.path("ledger"))?);
+        let ledger = Arc::new(Ledger::create(&self.log.space.path("ledger"))?);
         let shots = self.write(&disk, &ledger, tally);
         drop(disk);
         let records = ledger.read_from(0)?;
@@ -149,20 +147,7 @@ impl Chain<'_> {
 
     fn start(&mut self, disk: &Disk, life: u32) -> Result<Running> {
         let seed = self.rng.next();
-        Writer { life, seed, write_back: self.rng.one_in(2), check: false, ..self.writer(disk) }.start()
-    }
-
-    fn writer(&self, disk: &Disk) -> Writer {
-        Writer {
-            dir: disk.dir().join("a/log"),
-            ledger: self.space.path("ledger"),
-            run: self.seed as u32,
-            life: self.next_life,
-            seed: 0,
-            check: true,
-            write_back: false,
-            kill: None,
-        }
+        Writer { seed, write_back: self.rng.one_in(2), check: false, ..self.log.checker(disk, life) }.start()
     }
 
     /// What a power cut leaves at that moment.
@@ -184,39 +169,38 @@ impl Chain<'_> {
         let Some(disk) = self.mount(medium, tally)? else {
             return Ok(());
         };
-        let ledger = Ledger::create(&self.space.path("ledger"))?;
-        let checked = self.writer(&disk).start()?.wait();
-        drop(disk);
-        self.judge(&ledger.read_from(0)?, expect, &left_by, tally)?;
-        checked.with_context(|| self.violation(&left_by, tally))
+        let checked = self.log.check(disk, self.next_life, expect);
+        checked.with_context(|| self.violation(&left_by, tally))?;
+        tally.judged(self.log.kind);
+        Ok(())
     }
 
     /// Judges what the opens found, the first of them after the crash.
     fn judge(&self, records: &[Record], expect: Expect, left_by: &str, tally: &mut Tally) -> Result<Story> {
-        let story = Story::read(records, expect, self.seed as u32);
+        let story = Story::read(records, expect, self.log.run);
         let story = story.with_context(|| self.violation(left_by, tally))?;
         if story.was_opened() {
-            tally.judged(self.kind);
+            tally.judged(self.log.kind);
         }
         Ok(story)
     }
 
     fn violation(&self, left_by: &str, tally: &Tally) -> String {
-        let (name, seed, states) = (self.kind.name(), self.seed, tally.states);
+        let (name, seed, states) = (self.log.kind.name(), self.seed, tally.states);
         format!("violation: {name}, seed {seed}, after {states} states, after {left_by}")
     }
 
     /// The disk; None if the file system on it does not mount, as can be after a lie.
     fn mount(&self, medium: Medium, tally: &mut Tally) -> Result<Option<Disk>> {
-        match Disk::mount(self.space, medium, self.kind)? {
+        match self.log.mount(medium)? {
             Ok(disk) => Ok(Some(disk)),
             Err(why) if self.lies => {
-                println!("{}, seed {}: {why}", self.kind.name(), self.seed);
+                println!("{}, seed {}: {why}", self.log.kind.name(), self.seed);
                 tally.unmountable += 1;
                 tally.states += 1;
                 Ok(None)
             }
-            Err(why) => bail!("{}, seed {}: an honest disk does not mount: {why}", self.kind.name(), self.seed),
+            Err(why) => bail!("{}, seed {}: an honest disk does not mount: {why}", self.log.kind.name(), self.seed),
         }
     }
 }

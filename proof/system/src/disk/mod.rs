@@ -30,6 +30,7 @@ pub struct Disk {
     // In the order in which they have to go.
     mounted: Option<Mounted>,
     served: Served,
+    dir: PathBuf,
 }
 
 impl Disk {
@@ -39,15 +40,15 @@ impl Disk {
         let device = Loop::attach(served.file(), kind.sector())?;
         let dir = space.path("mnt");
         std::fs::create_dir_all(&dir)?;
-        Ok(match Mounted::new(device, dir, kind) {
-            Ok(mounted) => Ok(Disk { mounted: Some(mounted), served }),
+        Ok(match Mounted::new(device, dir.clone(), kind) {
+            Ok(mounted) => Ok(Disk { mounted: Some(mounted), served, dir }),
             Err(error) => Err(format!("{error:#}")),
         })
     }
 
-    /// The directory that the file system is mounted on: for other processes.
-    pub fn dir(&self) -> PathBuf {
-        self.mounted.as_ref().map(|mounted| mounted.dir.clone()).unwrap_or_default()
+    /// Where the log lies on it: for other processes. Its parent is not there before the log is.
+    pub fn log_dir(&self) -> PathBuf {
+        self.dir.join("a/log")
     }
 
     pub fn served(&self) -> &Served {
@@ -136,7 +137,7 @@ mod tests {
         for kind in FileSystem::at_hand() {
             let medium = kind.make(&space).unwrap();
             let disk = Disk::mount(&space, medium, kind).unwrap().unwrap();
-            let dir = disk.dir();
+            let dir = disk.dir.clone();
             let sh = |script: &str| run(Command::new("sh").args(["-c", script]).current_dir(&dir)).unwrap();
             let marker = format!("a marker for {} that no file system would write", kind.name());
             let is_durable = |marker: &str| {
