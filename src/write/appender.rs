@@ -224,8 +224,13 @@ impl Appender {
         push: impl FnOnce(&mut Cursor) -> Result<()>,
     ) -> Result<Range<u64>> {
         let waits = self.waits(ack);
-        // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
-        let mut permit = if waits == Waits::Always { Some(self.group.writer()?) } else { None };
+        let mut permit = None;
+        if waits == Waits::Always {
+            // The group says how the log ended first: of one that was poisoned and then closed, that it is poisoned.
+            self.health.check()?;
+            // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
+            permit = Some(self.group.writer()?);
+        }
         let mut cursor = self.lock_with_room(len)?;
         let first = cursor.next_seq;
         push(&mut cursor)?;

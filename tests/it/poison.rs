@@ -88,6 +88,7 @@ fn check_poisoned(log: &Log, watched: &Watched, dir: &Path, durable: u64) {
     let (first, manifest) = (log.first_seq(), std::fs::read(dir.join("metadata/wal.meta")).unwrap());
     assert!(log.close().is_err(), "close says that not all is durable");
     log.close().unwrap();
+    check_closed(log);
     assert_eq!(std::fs::read(dir.join("metadata/wal.meta")).unwrap(), manifest, "neither mark nor clean");
     let again: Vec<_> = watched
         .events()
@@ -104,6 +105,28 @@ fn check_poisoned(log: &Log, watched: &Watched, dir: &Path, durable: u64) {
     assert!(log.iter().map(|entry| entry.unwrap()).all(|entry| entry.payload() == payload(entry.seq())));
     assert_eq!(log.append(&payload(last + 1)).unwrap(), last + 1);
     assert_eq!(log.sync().unwrap(), last + 1);
+}
+
+/// Once it is closed a log says so, whatever was wrong with it before.
+#[track_caller]
+fn check_closed(log: &Log) {
+    for (call, result) in [
+        ("append", log.append(b"x").map(drop)),
+        ("append_as buffered", log.append_as(b"x", Ack::Buffered).map(drop)),
+        ("append_as durable", log.append_as(b"x", Ack::Durable).map(drop)),
+        ("append_with", log.append_with(1, |_| {}).map(drop)),
+        ("append_batch", log.append_batch(["x", "y"]).map(drop)),
+        ("sync", log.sync().map(drop)),
+        ("wait_durable", log.wait_durable(1)),
+        ("rotate", log.rotate()),
+        ("truncate_before", log.truncate_before(1).map(drop)),
+        ("truncate_after", log.truncate_after(1)),
+        ("reset", log.reset(100)),
+        ("get", log.get(1).map(drop)),
+        ("validate", log.validate().map(drop)),
+    ] {
+        assert!(matches!(result, Err(Error::Closed)), "{call}: {result:?}");
+    }
 }
 
 fn open(dir: &Path, policy: SyncPolicy, entries: u64) -> Log {
