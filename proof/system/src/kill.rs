@@ -122,7 +122,8 @@ impl Chain {
 /// When a writer dies: most of the time under load, often in the short times that matter.
 fn kill_at(rng: &mut Rng) -> KillAt {
     match rng.within(0..100) {
-        0..=54 => KillAt { phase: Phase::Load, micros: rng.within(0..250_000) },
+        0..=44 => KillAt { phase: Phase::Load, micros: rng.within(0..250_000) },
+        45..=54 => KillAt { phase: Phase::Batch, micros: rng.within(0..2_000) },
         55..=69 => KillAt { phase: Phase::Open, micros: rng.of_any_size(10_000) },
         70..=84 => KillAt { phase: Phase::Upkeep, micros: rng.of_any_size(4_000) },
         _ => KillAt { phase: Phase::Close, micros: rng.of_any_size(4_000) },

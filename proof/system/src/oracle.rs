@@ -237,7 +237,7 @@ impl Hypothesis<'_> {
             let end = append.end.map(|(end, _)| end);
             let is_cut = self.cuts.iter().any(|cut| seq > cut.last_kept && cut.follows(end));
             ensure!(!is_cut, "seq {seq} was cut away, and is there: {id:?}");
-            let in_order = end.map_or(true, |end| end >= latest_start);
+            let in_order = end.is_none_or(|end| end >= latest_start);
             ensure!(in_order, "seq {seq} was appended before an earlier one was begun: {id:?}");
             latest_start = latest_start.max(append.start);
         }
@@ -383,7 +383,7 @@ impl Story {
     /// What may be found after a crash between two places of the ledger.
     pub fn expect(&self, between: Range<usize>, crash: Crash) -> Expect {
         let mut expect = Expect { moments: Vec::new(), crash };
-        if self.lives.first().map_or(true, |life| between.start <= life.opened) {
+        if self.lives.first().is_none_or(|life| between.start <= life.opened) {
             expect = self.prior.interrupted(crash);
         }
         for (index, life) in self.lives.iter().enumerate() {
@@ -405,5 +405,153 @@ impl Story {
     /// Whether an open succeeded.
     pub fn was_opened(&self) -> bool {
         !self.lives.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const APPEND: Call = Call::Append { entries: 1 };
+
+    fn call(thread: u16, number: u32) -> CallId {
+        CallId { life: 1, thread, number }
+    }
+
+    fn id(thread: u16, number: u32, index: u16) -> Id {
+        Id { run: 1, call: call(thread, number), index }
+    }
+
+    fn about(thread: u16, number: u32, call_: Call) -> Record {
+        Record::About { id: call(thread, number), call: call_ }
+    }
+
+    fn did(thread: u16, number: u32, seq: u64, durable: u64) -> Record {
+        Record::Did { id: call(thread, number), outcome: Outcome { seq, durable } }
+    }
+
+    /// What the oracle says to a log of [first, ...) that was found after `records` and the crash.
+    fn judge(records: &[Record], crash: Crash, first_seq: u64, ids: &[Id]) -> Result<()> {
+        let opened = [Record::Opening { life: 1 }, Record::Opened { life: 1, first_seq: 1, next_seq: 1 }];
+        let records: Vec<_> = opened.iter().chain(records).copied().collect();
+        let story = Story::read(&records, Expect::nothing(), 1).unwrap();
+        story.end(crash).check(&Found { first_seq, ids: ids.to_vec() })
+    }
+
+    fn says(judged: Result<()>, what: &str) {
+        let said = format!("{:#}", judged.expect_err(what));
+        assert!(said.contains(what), "{said}");
+    }
+
+    /// Two entries that are durable, one that is not, one whose append has not returned.
+    fn four() -> Vec<Record> {
+        vec![
+            about(1, 1, APPEND),
+            did(1, 1, 1, 0),
+            about(2, 1, APPEND),
+            did(2, 1, 2, 2),
+            about(1, 2, APPEND),
+            did(1, 2, 3, 2),
+            about(2, 2, APPEND),
+        ]
+    }
+
+    #[test]
+    fn what_was_acked_is_there_and_after_a_kill_what_was_appended() {
+        let ids = [id(1, 1, 0), id(2, 1, 0), id(1, 2, 0), id(2, 2, 0)];
+        for kept in 0..=4 {
+            let power_cut = judge(&four(), Crash::PowerCut, 1, &ids[..kept]);
+            let kill = judge(&four(), Crash::Kill, 1, &ids[..kept]);
+            assert_eq!(power_cut.is_ok(), kept >= 2, "{power_cut:?}");
+            assert_eq!(kill.is_ok(), kept >= 3, "{kill:?}");
+        }
+        says(judge(&four(), Crash::PowerCut, 1, &ids[..1]), "acked as durable");
+        says(judge(&four(), Crash::Kill, 1, &ids[..2]), "seq 3 was appended, and is not there");
+    }
+
+    #[test]
+    fn nothing_else_is_there() {
+        let (first, second) = (id(1, 1, 0), id(2, 1, 0));
+        says(judge(&four(), Crash::PowerCut, 1, &[first, second, id(3, 1, 0)]), "was not appended");
+        says(judge(&four(), Crash::PowerCut, 1, &[first, second, id(2, 1, 1)]), "more than was appended");
+        says(judge(&four(), Crash::PowerCut, 1, &[second, first]), "what was appended as seq");
+        says(judge(&four(), Crash::PowerCut, 2, &[second]), "begins at seq 2");
+        let moment = Story::read(&[], Expect::nothing(), 1).unwrap().end(Crash::PowerCut);
+        says(moment.check(&Found { first_seq: 1, ids: vec![first] }), "was not appended");
+    }
+
+    #[test]
+    fn what_began_after_the_crash_is_not_there() {
+        let opened = [Record::Opening { life: 1 }, Record::Opened { life: 1, first_seq: 1, next_seq: 1 }];
+        let records: Vec<_> = opened.iter().chain(&four()).copied().collect();
+        let story = Story::read(&records, Expect::nothing(), 1).unwrap();
+        let both = Found { first_seq: 1, ids: vec![id(1, 1, 0), id(2, 1, 0)] };
+        story.expect(4..5, Crash::PowerCut).check(&both).unwrap();
+        says(story.expect(3..4, Crash::PowerCut).check(&both), "was not appended");
+        // Before the open had returned, the log may be as it was.
+        let nothing = Found { first_seq: 1, ids: vec![] };
+        story.expect(1..3, Crash::PowerCut).check(&nothing).unwrap();
+        says(story.expect(7..8, Crash::PowerCut).check(&nothing), "acked as durable");
+    }
+
+    #[test]
+    fn a_cut_took_all_or_nothing_and_what_it_took_stays_away() {
+        let cut = Call::TruncateAfter { seq: 1 };
+        let [first, second, third] = [id(1, 1, 0), id(2, 1, 0), id(1, 2, 0)];
+        let under_way = [&four()[..], &[about(0, 1, cut)]].concat();
+        judge(&under_way, Crash::PowerCut, 1, &[first]).unwrap();
+        judge(&under_way, Crash::PowerCut, 1, &[first, second, third]).unwrap();
+        says(judge(&under_way, Crash::Kill, 1, &[first, second]), "seq 2 was cut away");
+        let returned = [&under_way[..], &[did(0, 1, 0, 1)]].concat();
+        judge(&returned, Crash::Kill, 1, &[first]).unwrap();
+        says(judge(&returned, Crash::PowerCut, 1, &[first, second]), "was cut away");
+        // The append that had not returned may have come after the cut.
+        judge(&returned, Crash::Kill, 1, &[first, id(2, 2, 0)]).unwrap();
+        // A new entry has the seq; an ack of the old one is none of it.
+        let anew = [&returned[..], &[about(1, 3, APPEND), did(1, 3, 2, 0)]].concat();
+        judge(&anew, Crash::PowerCut, 1, &[first]).unwrap();
+        says(judge(&anew, Crash::Kill, 1, &[first]), "seq 2 was appended");
+        let acked = [&anew[..], &[about(1, 4, Call::Sync), did(1, 4, 0, 2)]].concat();
+        says(judge(&acked, Crash::PowerCut, 1, &[first]), "seq 2 was acked");
+    }
+
+    #[test]
+    fn a_reset_leaves_nothing_and_truncation_before_no_less() {
+        let reset = [&four()[..6], &[about(0, 1, Call::Reset { next_seq: 2 })]].concat();
+        judge(&reset, Crash::PowerCut, 2, &[]).unwrap();
+        says(judge(&reset, Crash::PowerCut, 1, &[]), "begins at seq 1");
+        judge(&reset, Crash::PowerCut, 1, &[id(1, 1, 0), id(2, 1, 0)]).unwrap();
+        let returned = [&reset[..], &[did(0, 1, 0, 1)]].concat();
+        says(judge(&returned, Crash::PowerCut, 2, &[id(2, 1, 0)]), "was cut away");
+        let before = [&four()[..6], &[about(0, 1, Call::TruncateBefore { seq: 2 })]].concat();
+        judge(&before, Crash::PowerCut, 2, &[id(2, 1, 0)]).unwrap();
+        judge(&before, Crash::PowerCut, 1, &[id(1, 1, 0), id(2, 1, 0)]).unwrap();
+        says(judge(&before, Crash::PowerCut, 3, &[id(1, 2, 0)]), "begins at seq 3");
+        let returned = [&before[..], &[did(0, 1, 2, 0)]].concat();
+        says(judge(&returned, Crash::PowerCut, 1, &[id(1, 1, 0), id(2, 1, 0)]), "begins at seq 1");
+    }
+
+    #[test]
+    fn a_batch_is_whole_or_ends_with_a_cut() {
+        let batch = [about(1, 1, Call::Append { entries: 3 })];
+        let ids = [id(1, 1, 0), id(1, 1, 1), id(1, 1, 2)];
+        judge(&batch, Crash::PowerCut, 1, &[]).unwrap();
+        judge(&batch, Crash::PowerCut, 1, &ids).unwrap();
+        says(judge(&batch, Crash::PowerCut, 1, &ids[..2]), "is torn after seq 2");
+        says(judge(&batch, Crash::PowerCut, 1, &ids[1..]), "the start of a batch is missing");
+        let cut =
+            [about(1, 1, Call::Append { entries: 3 }), did(1, 1, 1, 3), about(0, 1, Call::TruncateAfter { seq: 2 })];
+        judge(&cut, Crash::PowerCut, 1, &ids[..2]).unwrap();
+        judge(&cut, Crash::PowerCut, 1, &ids).unwrap();
+        says(judge(&cut, Crash::PowerCut, 1, &ids[..1]), "is torn after seq 1");
+    }
+
+    #[test]
+    fn what_returned_first_stands_first() {
+        let records = [about(1, 1, APPEND), about(2, 1, APPEND), did(2, 1, 1, 0), about(3, 1, APPEND)];
+        judge(&records, Crash::Kill, 1, &[id(2, 1, 0), id(1, 1, 0), id(3, 1, 0)]).unwrap();
+        says(judge(&records, Crash::Kill, 1, &[id(3, 1, 0), id(2, 1, 0)]), "what was appended as seq 1");
+        let unknown = [about(1, 1, APPEND), did(1, 1, 2, 0), about(2, 1, APPEND)];
+        says(judge(&unknown, Crash::Kill, 1, &[id(2, 1, 0), id(1, 1, 0)]), "before an earlier one was begun");
     }
 }

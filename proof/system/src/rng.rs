@@ -8,7 +8,7 @@ pub struct Rng(u64);
 
 impl Rng {
     pub fn new(seed: u64) -> Rng {
-        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x7072_6f6f_66)
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x70_726f_6f66)
     }
 
     pub fn next(&mut self) -> u64 {
@@ -25,7 +25,7 @@ impl Rng {
     }
 
     pub fn one_in(&mut self, n: u64) -> bool {
-        self.next() % n == 0
+        self.next().is_multiple_of(n)
     }
 
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {

@@ -62,15 +62,8 @@ fn fault(trouble: Trouble) -> Fault {
         WriteOfManifest | WriteOfMark => Fault::Write(MANIFEST.to_vec()),
         ReadOfEntry | ReadOfUnproven => Fault::Read(doomed_bytes()),
         ReadOfManifest => Fault::Read(MANIFEST.to_vec()),
-        FlushAtSync
-        | FlushAtAppend
-        | FlushAtBatch
-        | FlushAtRotate
-        | FlushAtTruncateBefore
-        | FlushAtTruncateAfter
-        | FlushAtReset
-        | FlushAtClose
-        | FlushOfSealed => Fault::Flush,
+        FlushAtTruncateBefore | FlushAtTruncateAfter | FlushAtReset => Fault::FlushAfter(MANIFEST.to_vec()),
+        FlushAtSync | FlushAtAppend | FlushAtBatch | FlushAtRotate | FlushAtClose | FlushOfSealed => Fault::Flush,
     }
 }
 

@@ -28,6 +28,7 @@ pub enum Trouble {
     FlushAtAppend,
     FlushAtBatch,
     FlushAtRotate,
+    /// That of the manifest, as in the next two.
     FlushAtTruncateBefore,
     FlushAtTruncateAfter,
     FlushAtReset,

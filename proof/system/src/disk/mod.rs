@@ -12,7 +12,7 @@ mod medium;
 mod served;
 mod space;
 
-pub use cache::{Frozen, Style};
+pub use cache::Style;
 pub use medium::Medium;
 pub use served::{Event, Fault, Served, Shot, When};
 pub use space::{why_not, FileSystem, Space};

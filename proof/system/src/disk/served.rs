@@ -67,6 +67,8 @@ pub enum Fault {
     /// Reads of these bytes.
     Read(Vec<u8>),
     Flush,
+    /// Flushes, once these bytes have been written.
+    FlushAfter(Vec<u8>),
 }
 
 /// A moment to catch: an event, after so many others of its kind.
@@ -302,7 +304,7 @@ impl Filesystem for OneFile {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        if offset % self.sector as u64 != 0 || data.len() % self.sector != 0 {
+        if !offset.is_multiple_of(self.sector as u64) || !data.len().is_multiple_of(self.sector) {
             reply.error(Errno::EINVAL); // no loop device with direct I/O
             return;
         }
@@ -313,6 +315,9 @@ impl Filesystem for OneFile {
         }
         state.counts.writes += 1;
         state.cache().write(offset, data);
+        if matches!(&state.fault, Fault::FlushAfter(part) if contains(data, part)) {
+            state.fault = Fault::Flush;
+        }
         state.happens(Event::AfterWrite, &self.shared.caught);
         reply.written(data.len() as u32);
     }

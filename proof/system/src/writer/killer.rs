@@ -13,13 +13,20 @@ pub enum Phase {
     Open,
     /// Appends from several threads.
     Load,
+    /// Appends a large batch.
+    Batch,
     /// Rotates, truncates or resets.
     Upkeep,
     Close,
 }
 
-const NAMES: [(Phase, &str); 4] =
-    [(Phase::Open, "open"), (Phase::Load, "load"), (Phase::Upkeep, "upkeep"), (Phase::Close, "close")];
+const NAMES: [(Phase, &str); 5] = [
+    (Phase::Open, "open"),
+    (Phase::Load, "load"),
+    (Phase::Batch, "batch"),
+    (Phase::Upkeep, "upkeep"),
+    (Phase::Close, "close"),
+];
 
 /// So many microseconds after a phase begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -162,9 +162,13 @@ impl Caller<'_> {
         }
         let is_acked = load.plan.policy == SyncPolicy::Immediate;
         self.call(current, Call::Append { entries: lens.len() as u16 }, |log, call| {
-            let payload =
-                |(index, len): (u16, &usize)| entry::payload(Id { run: load.writer.run, call, index }, *len, filling);
-            let seqs = log.append_batch((0..).zip(&lens).map(payload))?;
+            let id = |index| Id { run: load.writer.run, call, index };
+            let payloads: Vec<_> =
+                (0..).zip(&lens).map(|(index, len)| entry::payload(id(index), *len, filling)).collect();
+            if call.number > 10 {
+                load.killer.enter(Phase::Batch);
+            }
+            let seqs = log.append_batch(&payloads)?;
             Ok(Outcome { seq: seqs.start, durable: if is_acked { seqs.end - 1 } else { 0 } })
         })?;
         Ok(())

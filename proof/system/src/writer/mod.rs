@@ -92,7 +92,7 @@ impl Writer {
 /// Opens the log, and names all that it holds.
 fn open(writer: &Writer, options: Options, life: u32, ledger: &Ledger) -> Result<Log> {
     ledger.note(Record::Opening { life });
-    let verify = if life % 4 == 0 && !writer.check { Verify::Unproven } else { Verify::All };
+    let verify = if life.is_multiple_of(4) && !writer.check { Verify::Unproven } else { Verify::All };
     let log = options.verify(verify).open(&writer.dir).context("open")?;
     let (first_seq, next_seq) = (log.first_seq(), log.next_seq());
     let mut records = Vec::new();

@@ -19,7 +19,7 @@ pub struct Plan {
     pub keep: u64,
     /// Most entries of one batch.
     pub batch_max: u64,
-    /// What the upkeep is to be killed at.
+    /// What it is to be killed at.
     pub aim: Option<Phase>,
 }
 
@@ -36,7 +36,7 @@ impl Plan {
             _ => SyncPolicy::Manual,
         };
         let compression = if rng.one_in(3) { Compression::Lz4 { min_size: 64 } } else { Compression::None };
-        Plan {
+        let mut plan = Plan {
             policy,
             compression,
             segment_size: rng.pick(&[8 << 10, 16 << 10, 64 << 10, 256 << 10, 256 << 10, 1 << 20]),
@@ -45,7 +45,12 @@ impl Plan {
             keep: rng.within(50..2000),
             batch_max: rng.pick(&[5, 50, 50, 2000]),
             aim,
+        };
+        if aim == Some(Phase::Batch) {
+            // It takes long enough to be hit.
+            (plan.segment_size, plan.batch_max) = (1 << 20, 10_000);
         }
+        plan
     }
 
     pub fn options(&self) -> Options {
