@@ -37,10 +37,9 @@ impl Disk {
     /// Serves `medium`, and mounts the file system that is on it. None: it does not mount, for this reason.
     pub fn mount(space: &Space, medium: Medium, kind: FileSystem) -> Result<Result<Disk, String>> {
         let served = Served::start(&space.path("disk"), medium, kind.sector())?;
-        let device = Loop::attach(served.file(), kind.sector())?;
         let dir = space.path("mnt");
         std::fs::create_dir_all(&dir)?;
-        Ok(match Mounted::new(device, dir.clone(), kind) {
+        Ok(match Mounted::new(served.file(), &dir, kind) {
             Ok(mounted) => Ok(Disk { mounted: Some(mounted), served, dir }),
             Err(error) => Err(format!("{error:#}")),
         })
@@ -62,41 +61,27 @@ impl Disk {
     }
 }
 
-/// A loop device on a file.
-#[derive(Debug)]
-struct Loop {
-    device: PathBuf,
-}
-
-impl Loop {
-    fn attach(file: &Path, sector: usize) -> Result<Loop> {
-        let mut losetup = Command::new("losetup");
-        losetup.args(["--find", "--show", "--direct-io=on", "--sector-size"]).arg(sector.to_string()).arg(file);
-        let device = run(&mut losetup)?;
-        Ok(Loop { device: PathBuf::from(device.trim()) })
-    }
-}
-
-impl Drop for Loop {
-    /// Detaches it, or, while it is mounted, has it detach itself with the unmount.
-    fn drop(&mut self) {
-        let _ = run(Command::new("losetup").arg("--detach").arg(&self.device));
-    }
-}
-
 /// A mounted file system.
 #[derive(Debug)]
 struct Mounted {
     dir: PathBuf,
 }
 
+/// Attaches a loop device to a file and mounts it, in one process that a signal to this one does not end half way. The device is
+/// detached while it is held open, so that it goes with whoever holds it last: the mount, or, if there is none, the script.
+const ATTACH_AND_MOUNT: &str = r#"
+    trap "" INT TERM
+    device=$(losetup --find --show --direct-io=on --sector-size "$1" "$2") && exec 3<"$device" &&
+    losetup --detach "$device" && mount -t "$3" -o "$4" "$device" "$5"
+"#;
+
 impl Mounted {
-    fn new(device: Loop, dir: PathBuf, kind: FileSystem) -> Result<Mounted> {
+    fn new(file: &Path, dir: &Path, kind: FileSystem) -> Result<Mounted> {
         kind.forget_earlier()?;
-        let mut mount = Command::new("mount");
-        mount.args(["-t", kind.name(), "-o", kind.mount_options()]).arg(&device.device).arg(&dir);
-        run(&mut mount)?;
-        Ok(Mounted { dir })
+        let mut sh = Command::new("sh");
+        sh.args(["-c", ATTACH_AND_MOUNT, "mount", &kind.sector().to_string()]);
+        run(sh.arg(file).args([kind.name(), kind.mount_options()]).arg(dir))?;
+        Ok(Mounted { dir: dir.to_owned() })
     }
 }
 
@@ -117,7 +102,8 @@ impl Drop for Mounted {
 fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    anyhow::ensure!(output.status.success(), "{command:?}: {}", said.trim());
+    let program = command.get_program().to_string_lossy();
+    anyhow::ensure!(output.status.success(), "{program}: {}: {}", output.status, said.trim());
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 

@@ -7,8 +7,9 @@ use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
 use nix::unistd::Uid;
 use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
 /// Why no disk can be served here; None if one can.
@@ -22,44 +23,31 @@ pub fn why_not() -> Option<String> {
 /// A mount namespace of this process and its children, with a tmpfs to work in.
 ///
 /// It ends with the last of them, and takes all mounts along: after a panic, a signal or a kill there is nothing to clean up, and
-/// nobody else ever saw them. Loop devices detach themselves when what is mounted on them goes.
+/// nobody else ever saw them. Loop devices are gone with what is mounted on them.
 #[derive(Debug)]
 pub struct Space {
     root: PathBuf,
+    /// The last process of the namespace, in whose exit the kernel unmounts. It must not be the one that serves the disk, which would
+    /// wait for itself. This one reads from a pipe until that one is gone; no signal to their group ends it.
+    _last: Child,
 }
 
 impl Space {
     /// Has this thread, and those that it starts, work in a namespace of their own.
     pub fn enter() -> Result<Space> {
-        detach_leftovers();
-        let root = std::env::temp_dir().join(NAME);
+        let root = std::env::temp_dir().join("maplog-proof");
         std::fs::create_dir_all(&root)?;
         unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
         let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         mount(none, "/", none, private, none).context("private mounts")?;
         mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), none).context("a tmpfs")?;
-        // Its name tells a leftover from what is in use.
-        let root = root.join(std::process::id().to_string());
-        std::fs::create_dir(&root)?;
-        Ok(Space { root })
+        let mut last = Command::new("cat");
+        let last = last.stdin(Stdio::piped()).stdout(Stdio::null()).process_group(0).spawn().context("cat")?;
+        Ok(Space { root, _last: last })
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
-    }
-}
-
-const NAME: &str = "maplog-proof";
-
-/// Detaches loop devices of processes that were killed between attaching and mounting.
-fn detach_leftovers() {
-    let listed = run(Command::new("losetup").args(["--list", "--noheadings", "--output", "NAME,BACK-FILE"]));
-    for line in listed.unwrap_or_default().lines() {
-        let Some((device, file)) = line.split_once(char::is_whitespace) else { continue };
-        let owner = file.split_once(&format!("/{NAME}/")).and_then(|(_, rest)| rest.split('/').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            let _ = run(Command::new("losetup").arg("--detach").arg(device));
-        }
     }
 }
 

@@ -70,11 +70,6 @@ impl Writer {
     pub fn run(self) -> Result<()> {
         // Nobody reads the ledger any more when the parent is gone.
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        let print = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            print(info);
-            std::process::abort();
-        }));
         let ledger = Arc::new(Ledger::open(&self.ledger)?);
         let killer = Killer::new(self.kill);
         let mut rng = crate::rng::Rng::new(self.seed);
