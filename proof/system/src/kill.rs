@@ -20,12 +20,13 @@ pub struct Kill {
     /// The first cycle's seed; each one has its own.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where the logs lie: a directory on a disk.
+    /// Where the log that lives on lies: a directory on a disk.
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
 }
 
-/// Of so many stretches of [`STRETCH`] cycles the last is on a new log; the others are on the one that lives on.
+/// Of so many stretches of [`STRETCH`] cycles the last is on a new log, in memory, where no sync takes time; the others are on the one
+/// that lives on, on the disk.
 const STRETCHES: u64 = 4;
 const STRETCH: u64 = 10;
 /// What a log may take on the disk, when it is left with a few thousand entries.
@@ -34,14 +35,15 @@ const BYTES_MAX: u64 = 64 << 20;
 impl Kill {
     pub fn run(&self) -> Result<()> {
         std::fs::create_dir_all(&self.scratch)?;
-        let (mut lasting, mut fresh) = (Chain::new(1, &self.scratch)?, Chain::new(2, &self.scratch)?);
+        let memory = memory_dir();
+        let (mut lasting, mut fresh) = (Chain::new(1, &self.scratch)?, Chain::new(2, &memory)?);
         let mut tally = Tally::default();
         for cycle in 0..self.cycles {
             let seed = self.seed + cycle;
             let is_fresh = cycle / STRETCH % STRETCHES == STRETCHES - 1;
             if is_fresh && cycle % STRETCH == 0 {
                 fresh.check().with_context(|| format!("violation: after log {}", fresh.run))?;
-                fresh = Chain::new(fresh.run + 1, &self.scratch)?;
+                fresh = Chain::new(fresh.run + 1, &memory)?;
             }
             let chain = if is_fresh { &mut fresh } else { &mut lasting };
             let killed = chain.cycle(seed, &mut tally);
@@ -60,7 +62,6 @@ impl Kill {
 struct Chain {
     run: u32,
     dir: TempDir,
-    /// In memory: the ledger is no work for the disk.
     ledger: TempDir,
     next_life: u32,
     expect: Expect,
@@ -70,8 +71,8 @@ impl Chain {
     fn new(run: u32, scratch: &Path) -> Result<Chain> {
         let named = |place: &Path| tempfile::Builder::new().prefix("maplog-kill-").tempdir_in(place);
         let dir = named(scratch).with_context(|| format!("a directory in {}", scratch.display()))?;
-        let memory = Path::new("/dev/shm");
-        let ledger = if memory.is_dir() { named(memory)? } else { named(&std::env::temp_dir())? };
+        // In memory: the ledger is no work for the disk.
+        let ledger = named(&memory_dir())?;
         Ok(Chain { run, dir, ledger, next_life: 1, expect: Expect::nothing() })
     }
 
@@ -119,11 +120,21 @@ impl Chain {
     }
 }
 
+/// A file system in memory: a kill leaves its files as it leaves the page cache of a disk.
+fn memory_dir() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
+}
+
 /// When a writer dies: most of the time under load, often in the short times that matter.
 fn kill_at(rng: &mut Rng) -> KillAt {
     match rng.within(0..100) {
-        0..=44 => KillAt { phase: Phase::Load, micros: rng.within(0..250_000) },
-        45..=54 => KillAt { phase: Phase::Batch, micros: rng.within(0..2_000) },
+        0..=39 => KillAt { phase: Phase::Load, micros: rng.within(0..250_000) },
+        40..=54 => KillAt { phase: Phase::Batch, micros: rng.within(0..2_000) },
         55..=69 => KillAt { phase: Phase::Open, micros: rng.of_any_size(10_000) },
         70..=84 => KillAt { phase: Phase::Upkeep, micros: rng.of_any_size(4_000) },
         _ => KillAt { phase: Phase::Close, micros: rng.of_any_size(4_000) },
