@@ -23,6 +23,9 @@ pub struct Kill {
     /// Where the log that lives on lies: a directory on a disk.
     #[arg(long, default_value = "target")]
     scratch: PathBuf,
+    /// Kill in this phase alone.
+    #[arg(long)]
+    only: Option<Phase>,
 }
 
 /// Of so many stretches of [`STRETCH`] cycles the last is on a new log, in memory, where no sync takes time; the others are on the one
@@ -46,7 +49,7 @@ impl Kill {
                 fresh = Chain::new(fresh.run + 1, &memory)?;
             }
             let chain = if is_fresh { &mut fresh } else { &mut lasting };
-            let killed = chain.cycle(seed, &mut tally);
+            let killed = chain.cycle(seed, self.only, &mut tally);
             killed.with_context(|| format!("violation: seed {seed}, cycle {cycle}, log {}", chain.run))?;
             if (cycle + 1) % 1000 == 0 {
                 println!("{tally}");
@@ -77,9 +80,12 @@ impl Chain {
     }
 
     /// Has a writer open the log and go on until it is killed, and judges what it found.
-    fn cycle(&mut self, seed: u64, tally: &mut Tally) -> Result<()> {
+    fn cycle(&mut self, seed: u64, only: Option<Phase>, tally: &mut Tally) -> Result<()> {
         let mut rng = Rng::new(seed);
-        let at = kill_at(&mut rng);
+        let mut at = kill_at(&mut rng);
+        while only.is_some_and(|only| only != at.phase) {
+            at = kill_at(&mut rng);
+        }
         let writer = Writer { kill: Some(at), ..self.writer(rng.next()) };
         let ledger = Ledger::create(&writer.ledger)?;
         writer.start()?.wait_killed()?;

@@ -1,6 +1,7 @@
 //! When a writer kills itself: from within, for the time to hit is often shorter than a signal takes from another process.
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result};
+use clap::ValueEnum;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use std::fmt;
@@ -8,7 +9,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// What a writer does when it is killed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Phase {
     Open,
     /// Appends from several threads.
@@ -20,14 +21,6 @@ pub enum Phase {
     Close,
 }
 
-const NAMES: [(Phase, &str); 5] = [
-    (Phase::Open, "open"),
-    (Phase::Load, "load"),
-    (Phase::Batch, "batch"),
-    (Phase::Upkeep, "upkeep"),
-    (Phase::Close, "close"),
-];
-
 /// So many microseconds after a phase begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KillAt {
@@ -37,8 +30,8 @@ pub struct KillAt {
 
 impl fmt::Display for KillAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = NAMES.iter().find(|(phase, _)| *phase == self.phase).map_or("", |(_, name)| name);
-        write!(f, "{name}:{}", self.micros)
+        let name = self.phase.to_possible_value();
+        write!(f, "{}:{}", name.as_ref().map_or("", |name| name.get_name()), self.micros)
     }
 }
 
@@ -47,10 +40,8 @@ impl FromStr for KillAt {
 
     fn from_str(text: &str) -> Result<KillAt> {
         let (name, micros) = text.split_once(':').with_context(|| format!("{text} is not PHASE:MICROSECONDS"))?;
-        let Some((phase, _)) = NAMES.iter().find(|(_, known)| *known == name) else {
-            bail!("{name} is no phase");
-        };
-        Ok(KillAt { phase: *phase, micros: micros.parse()? })
+        let phase = Phase::from_str(name, false).map_err(anyhow::Error::msg)?;
+        Ok(KillAt { phase, micros: micros.parse()? })
     }
 }
 
