@@ -16,6 +16,7 @@ use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, ValueEnum};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 use victim::{doomed_bytes, Trouble, ARM, HEAL, LIFE, RUN};
 
 #[derive(Debug, Args)]
@@ -27,6 +28,9 @@ pub struct BadDisk {
     #[arg(long)]
     only: Option<Trouble>,
 }
+
+/// Nothing arrives for so long: whoever had something to sync has done it.
+const QUIET: Duration = Duration::from_millis(100);
 
 impl BadDisk {
     pub fn run(&self) -> Result<()> {
@@ -75,7 +79,10 @@ fn write_case(patient: OnDisk, trouble: Trouble, medium: Medium) -> Result<()> {
     let mut cut = None;
     suffer(patient, &disk, trouble, |line| {
         match line {
-            ARM => disk.served().set_fault(fault(trouble)),
+            ARM => {
+                disk.served().wait_quiet(QUIET);
+                disk.served().set_fault(fault(trouble));
+            }
             HEAL => {
                 ensure!(disk.served().counts().faults > 0, "the fault was not met");
                 cut = Some(disk.served().freeze().with(Style::None, &mut Rng::new(1)));

@@ -113,9 +113,9 @@ impl Victim {
     fn write(&self, ledger: Ledger) -> Result<()> {
         let open = self.open(ledger)?;
         let log = &open.log;
-        // The keeper has stored the mark, and has nothing left to do.
-        thread::sleep(Duration::from_millis(50));
+        // The keeper stores the mark, and has nothing left to do.
         let durable = log.durable_seq();
+        self.wait_marked(durable)?;
         ask(ARM)?;
         let durable = self.meet(&open, durable)?;
         let is_closed = self.trouble == Trouble::FlushAtClose;
@@ -133,6 +133,19 @@ impl Victim {
             Err(Error::Locked { .. }) => bail!("close did not release the lock"),
             Err(error) if error.is_damage() => Err(error).context("open, after close"),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits until the manifest has a mark at `durable`: see docs/format.md.
+    fn wait_marked(&self, durable: u64) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let manifest = std::fs::read(self.dir.join("metadata/wal.meta"))?;
+            if [88, 4096 + 88].iter().any(|at| manifest[*at..at + 8] == durable.to_le_bytes()) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "no mark at {durable} after {SOON:?}");
+            thread::sleep(Duration::from_millis(5));
         }
     }
 

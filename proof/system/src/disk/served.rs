@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// The name of the one file.
@@ -130,6 +131,15 @@ impl Served {
 
     pub fn counts(&self) -> Counts {
         self.shared.state.lock().counts
+    }
+
+    /// Waits until nothing arrives for so long.
+    pub fn wait_quiet(&self, quiet: Duration) {
+        let mut before = None;
+        while before != Some(self.counts()) {
+            before = Some(self.counts());
+            thread::sleep(quiet);
+        }
     }
 
     /// From now on a flush makes nothing durable.
