@@ -32,7 +32,7 @@ pub struct Power {
 }
 
 /// Loads that follow each other, each on what a power cut left of the one before.
-const LOADS: u64 = 4;
+const LOADS: u64 = 6;
 /// What left the disk that a chain begins with.
 const NO_CRASH: &str = "no crash";
 /// How long a moment is waited for, and an open.
@@ -129,7 +129,7 @@ impl Chain<'_> {
         let mut life = self.next_life;
         let mut writer = self.start(disk, life)?;
         let (mut seen, mut is_new) = (0, true);
-        for _ in 0..self.rng.within(3..6) {
+        for _ in 0..self.rng.within(2..4) {
             if self.rng.one_in(3) {
                 writer.kill()?;
                 tally.kills += 1;
