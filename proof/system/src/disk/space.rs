@@ -92,7 +92,7 @@ impl FileSystem {
     pub fn make(self, space: &Space) -> Result<Medium> {
         let (size_mib, options): (u64, &[&str]) = match self {
             FileSystem::Ext4 => (96, &["-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0"]),
-            FileSystem::Xfs => (320, &["-q", "-K"]),
+            FileSystem::Xfs => (320, &["-q", "-K", "-s", "size=4096"]),
             FileSystem::Btrfs => (192, &["-q", "-K"]),
         };
         let path = space.path("new");
@@ -103,12 +103,12 @@ impl FileSystem {
         Ok(medium)
     }
 
-    /// Bytes of a sector of its disk. btrfs takes for granted that its superblock of 4 KiB is written as a whole: where it is torn,
-    /// it does not mount.
+    /// Bytes of a sector of its disk. btrfs takes for granted that its superblock of 4 KiB is written as a whole, and xfs that a
+    /// directory's block is: where they are torn, they do not mount.
     pub(super) fn sector(self) -> usize {
         match self {
-            FileSystem::Ext4 | FileSystem::Xfs => 512,
-            FileSystem::Btrfs => 4096,
+            FileSystem::Ext4 => 512,
+            FileSystem::Xfs | FileSystem::Btrfs => 4096,
         }
     }
 
