@@ -98,6 +98,8 @@ fn open(writer: &Writer, options: Options, life: u32, ledger: &Ledger) -> Result
     }
     let report = log.validate().context("validate")?;
     ensure!(report.damage.is_empty(), "validate finds damage: {:?}", report.damage);
+    let (files, segments) = (writer.dir.join("segments").read_dir()?.count(), log.segments().len());
+    ensure!(files == segments, "{files} files for {segments} segments: a crash left what nobody needs");
     ledger.note_all(&records);
     ledger.note(Record::Opened { life, first_seq, next_seq });
     Ok(log)
