@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Has a disk fail writes, flushes and reads under maplog on ext4, xfs and btrfs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. ci/lib.sh
+. ci/disk.sh
+
+find_file_systems
+build_proof
+"$proof" bad-disk --fs "$kinds"
