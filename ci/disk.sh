@@ -18,7 +18,7 @@ find_file_systems() {
     kinds=
     for kind in ext4 xfs btrfs; do
         if ! command -v "mkfs.$kind" >/dev/null && may_install; then
-            apt-get install -qq -y e2fsprogs xfsprogs btrfs-progs || true
+            { apt-get update -qq && apt-get install -qq -y e2fsprogs xfsprogs btrfs-progs; } || true
         fi
         if command -v "mkfs.$kind" >/dev/null; then
             kinds+=${kinds:+,}$kind
