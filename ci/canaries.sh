@@ -9,6 +9,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
 
+if ! command -v patch >/dev/null && may_install; then
+    { apt-get update -qq && apt-get install -qq -y patch; } || true
+fi
+command -v patch >/dev/null || skip "no patch"
+
 export CARGO_TARGET_DIR="$PWD/target/canaries"
 tree="$CARGO_TARGET_DIR/tree"
 output="$CARGO_TARGET_DIR/output"
