@@ -168,6 +168,7 @@ impl Condvar {
     }
 
     pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        scheduling_point();
         let (_, woken) = self.enter();
         guard.locked = None;
         // An error: the condition variable is gone, and this thread with the execution.
@@ -180,6 +181,7 @@ impl Condvar {
             self.wait(guard);
             return WaitTimeoutResult { timed_out: false };
         }
+        scheduling_point();
         let (number, _woken) = self.enter();
         guard.locked = None;
         thread::yield_now();
