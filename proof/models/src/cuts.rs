@@ -212,7 +212,7 @@ impl Cuts<'_> {
                 Err(Error::Truncated { first_seq }) => {
                     met("follower was cut");
                     tell(|| format!("a follower at {expected} was cut: the log begins at {first_seq}"));
-                    follower = self.follower(is_durable, first_seq);
+                    follower = self.follow_again(is_durable, first_seq, follower);
                 }
                 Err(error) => panic!("a follower was told {error:?}"),
             }
@@ -227,6 +227,21 @@ impl Cuts<'_> {
                 Ok(follower) => return follower,
                 Err(Error::Truncated { .. } | Error::SeqOutOfRange { .. }) => from_seq = self.log.first_seq(),
                 Err(error) => panic!("follow said {error:?}"),
+            }
+        }
+    }
+
+    /// A follower in place of one that was cut. That one remembers the cuts until the other is there.
+    fn follow_again(&self, is_durable: bool, mut from_seq: u64, mut cut: Follower) -> Follower {
+        loop {
+            let again = self.follower(is_durable, from_seq);
+            match cut.next_timeout(Duration::ZERO) {
+                Err(Error::Truncated { first_seq }) if first_seq >= again.next_seq() => return again,
+                Err(Error::Truncated { .. }) if again.next_seq() == self.log.first_seq() => return again,
+                Err(Error::Truncated { first_seq }) => from_seq = first_seq,
+                // It had got nothing yet, and the log has gone back to where it is.
+                Ok(_) => return cut,
+                Err(error) => panic!("a follower that was cut was told {error:?}"),
             }
         }
     }

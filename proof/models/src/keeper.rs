@@ -80,7 +80,13 @@ impl Keeper<'_> {
                         self.scene.placed(id, seq, began);
                         break;
                     }
-                    Err(Error::NoSpace { .. }) => drop(self.refused.fetch_add(1, Ordering::Relaxed)),
+                    Err(Error::NoSpace { .. }) => {
+                        self.refused.fetch_add(1, Ordering::Relaxed);
+                        // Some try again at once, others not.
+                        if below(2) == 0 {
+                            break;
+                        }
+                    }
                     Err(Error::Closed) if self.closing.load(Ordering::Relaxed) => return,
                     Err(Error::Poisoned | Error::Io { .. }) if self.may_poison && self.scene.disk.failed() > 0 => {
                         return
