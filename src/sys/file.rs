@@ -120,13 +120,16 @@ impl File {
         let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::Random);
     }
 
-    /// On btrfs, stores into a copy-on-write file allocate, and a full disk is SIGBUS. The flag takes only while the file is empty.
-    /// Where it is not understood there is nothing to switch off.
+    /// On btrfs, stores into a copy-on-write file allocate, and a full disk is SIGBUS. The flag takes only while the file is empty, and
+    /// only once compression is off, which a directory may have passed on. Where it is not understood there is nothing to switch off.
     fn disable_copy_on_write(&self) {
         #[cfg(all(target_os = "linux", not(miri)))]
         if self.is_on_btrfs() {
+            use rustix::fs::IFlags;
             if let Ok(flags) = rustix::fs::ioctl_getflags(self) {
-                let _ = rustix::fs::ioctl_setflags(self, flags | rustix::fs::IFlags::NOCOW);
+                let flags = flags.difference(IFlags::COMPRESSED);
+                let _ = rustix::fs::ioctl_setflags(self, flags);
+                let _ = rustix::fs::ioctl_setflags(self, flags | IFlags::NOCOW);
             }
         }
     }
