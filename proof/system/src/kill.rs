@@ -4,6 +4,7 @@
 use crate::ledger::{Call, Ledger, Record};
 use crate::oracle::{Crash, Expect, Story};
 use crate::rng::Rng;
+use crate::scratch;
 use crate::writer::{KillAt, Phase, Writer};
 use anyhow::{Context, Result};
 use clap::Args;
@@ -36,7 +37,7 @@ const STRETCH: u64 = 10;
 impl Kill {
     pub fn run(&self) -> Result<()> {
         std::fs::create_dir_all(&self.scratch)?;
-        let memory = memory_dir();
+        let memory = scratch::memory_dir(); // a kill leaves its files as it leaves the page cache of a disk
         let (mut lasting, mut fresh) = (Chain::new(1, &self.scratch)?, Chain::new(2, &memory)?);
         let mut tally = Tally::default();
         for cycle in 0..self.cycles {
@@ -73,7 +74,7 @@ impl Chain {
         let named = |place: &Path| tempfile::Builder::new().prefix("maplog-kill-").tempdir_in(place);
         let dir = named(scratch).with_context(|| format!("a directory in {}", scratch.display()))?;
         // In memory: the ledger is no work for the disk.
-        let ledger = named(&memory_dir())?;
+        let ledger = named(&scratch::memory_dir())?;
         Ok(Chain { run, dir, ledger, next_life: 1, expect: Expect::nothing() })
     }
 
@@ -119,16 +120,6 @@ impl Chain {
         self.expect = story.end(Crash::Kill);
         self.next_life += records.iter().filter(|record| matches!(record, Record::Opening { .. })).count() as u32;
         Ok(())
-    }
-}
-
-/// A file system in memory: a kill leaves its files as it leaves the page cache of a disk.
-fn memory_dir() -> PathBuf {
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() {
-        memory.to_owned()
-    } else {
-        std::env::temp_dir()
     }
 }
 

@@ -1,0 +1,33 @@
+//! Payloads that say who appended them: at which seq, by which order. Any byte that is not as it was appended shows.
+
+/// The shortest payload.
+pub const HEAD: usize = 16;
+
+/// The payload of `len` bytes that the order with `life` appends at `seq`.
+pub fn write(life: u32, seq: u64, place: &mut [u8]) {
+    let len = place.len();
+    let (head, body) = place.split_at_mut(HEAD);
+    head[..4].copy_from_slice(&life.to_le_bytes());
+    head[4..8].copy_from_slice(&(len as u32).to_le_bytes());
+    head[8..].copy_from_slice(&seq.to_le_bytes());
+    let mut random = (seq << 20 ^ u64::from(life)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    for bytes in body.chunks_mut(8) {
+        random ^= random >> 12;
+        random ^= random << 25;
+        random ^= random >> 27;
+        bytes.copy_from_slice(&random.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()[..bytes.len()]);
+    }
+}
+
+/// As [`write`], into a vector.
+pub fn payload(life: u32, seq: u64, len: usize) -> Vec<u8> {
+    let mut payload = vec![0; len];
+    write(life, seq, &mut payload);
+    payload
+}
+
+/// The life of an entry at `seq`; None if no order appends these bytes there.
+pub fn life(seq: u64, bytes: &[u8]) -> Option<u32> {
+    let life = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+    (bytes.len() >= HEAD && payload(life, seq, bytes.len()) == bytes).then_some(life)
+}
