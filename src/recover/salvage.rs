@@ -115,13 +115,16 @@ impl Limit {
     }
 }
 
-/// The live segments that were given up empty for another one that begins with the same seq.
+/// The live segments that were given up empty for another one that begins with the same seq, and does not follow them.
 fn given_up(survey: &Survey<'_>) -> Vec<u64> {
-    let base_seq = |candidate: &Candidate| candidate.link.map(|link| link.base_seq);
-    let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
-    let is_given_up = |candidate: &&Candidate| {
-        base_seq(candidate).is_some() && later(candidate.id).any(|later| base_seq(later) == base_seq(candidate))
+    let takes_place = |later: &Candidate, of: &Candidate| match (later.link, of.link) {
+        (Some(later), Some(link)) => {
+            later.base_seq == link.base_seq && later.predecessor.map_or(true, |predecessor| predecessor.id != of.id)
+        }
+        _ => false,
     };
+    let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
+    let is_given_up = |candidate: &&Candidate| later(candidate.id).any(|later| takes_place(later, candidate));
     survey.live.values().filter(is_given_up).map(|candidate| candidate.id).collect()
 }
 

@@ -261,6 +261,18 @@ fn a_second_salvage_that_knows_less_says_so() {
 }
 
 #[test]
+fn nor_does_one_that_names_the_other_as_its_predecessor() {
+    let dir = fast_dir();
+    let first = segment(1, 1..1, None);
+    let last = segment(2, 1..4, Some(Predecessor { id: 1, end_seq: 0, end_offset: 256 }));
+    write(dir.path(), &slot(), &[(1, &first), (2, &last)]);
+    assert!(strict().open(dir.path()).is_err());
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2, 3]);
+    assert_ne!(log.recovery().losses, []);
+}
+
+#[test]
 fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
     // Names of segments stop being names at some number, which only a forged manifest comes near.
     for next_id in [1 << 61, (1 << 62) - 1] {
