@@ -46,7 +46,15 @@ pub(crate) fn seal(block: &mut [u8]) {
 
 /// What a segment's salt contributes to the checksums of its frames.
 pub(crate) fn seed(segment: &[u8]) -> u32 {
-    let salt = get(segment, 40);
+    fold(get(segment, 40))
+}
+
+/// The same, as the link says, which repeats the salt.
+pub(crate) fn link_seed(segment: &[u8]) -> u32 {
+    fold(get(segment, LINK + 32))
+}
+
+fn fold(salt: u64) -> u32 {
     salt as u32 ^ (salt >> 32) as u32
 }
 

@@ -111,7 +111,12 @@ pub(crate) fn frame_at(image: &[u8], seed: u32, at: u64) -> Option<Frame> {
     let end = at + len.next_multiple_of(8);
     let padding = image.get((at + len) as usize..end as usize)?;
     let payload = image.get((at + HEADER) as usize..(at + len) as usize)?;
+    let is_legal = header[30] == 1
+        && header[31] & !7 == 0
+        && (1..1 << 63).contains(&seq)
+        && (distance == u32::MAX || distance != 0 && u64::from(distance) <= seq);
     let valid = len >= HEADER
+        && is_legal
         && crc(seed ^ (at / 8) as u32, &header[4..]) == u32_at(header, 0)
         && crc(0, payload) == u32_at(header, 20)
         && padding.iter().all(|&byte| byte == 0);
