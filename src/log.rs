@@ -210,7 +210,7 @@ impl Log {
         let appender = &self.inner.appender;
         match appender.claim(seq) {
             Ok((_registration, claim)) => appender.group.on_durable(claim, Box::new(callback)),
-            Err(error) => appender.group.call_now(Box::new(callback), error),
+            Err(error) => appender.group.call_now(Box::new(callback), Err(error)),
         }
     }
 

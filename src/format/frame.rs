@@ -30,10 +30,14 @@ pub(crate) const KIND_ENTRY: u8 = 1;
 
 /// The payload is an LZ4 block after its raw length as u32.
 pub(crate) const FLAG_LZ4: u8 = 1;
-/// The first frame of its batch. An entry that was appended alone is first and last.
+/// The first frame of its batch.
 pub(crate) const FLAG_FIRST: u8 = 2;
 /// The last frame of its batch.
 pub(crate) const FLAG_LAST: u8 = 4;
+/// An entry that was appended alone: its frame is the first and the last.
+pub(crate) const FLAGS_ALONE: u8 = FLAG_FIRST + FLAG_LAST;
+/// All flags of version 1.
+const FLAGS_ALL: u8 = FLAGS_ALONE + FLAG_LZ4;
 
 /// A witness distance that claims nothing.
 pub(crate) const NO_WITNESS: u32 = u32::MAX;
@@ -42,7 +46,7 @@ pub(crate) const NO_WITNESS: u32 = u32::MAX;
 pub(crate) const TIMESTAMP_MAX: u64 = (1 << 48) - 1;
 
 /// An LZ4 block never expands to more than this many times its size.
-const LZ4_MAX_RATIO: u64 = 255;
+const LZ4_MAX_RATIO: usize = 255;
 /// Bytes of the raw length before an LZ4 block.
 const RAW_LEN: usize = 4;
 
@@ -63,8 +67,10 @@ impl Seed {
 
     /// A salt that has this seed, with `random` in its lower half.
     pub(crate) fn salt(self, random: u64) -> u64 {
-        let low = u32_at(&random.to_le_bytes(), 0);
-        u64::from(low ^ self.0) << 32 | u64::from(low)
+        let mut bytes = random.to_le_bytes();
+        let low = u32_at(&bytes, 0);
+        put_u32(&mut bytes, 4, low ^ self.0);
+        u64::from_le_bytes(bytes)
     }
 
     #[cfg(any(test, feature = "__testing"))]
@@ -105,7 +111,7 @@ impl Header {
         // Timestamp, kind and flags as one word: the fields are stored in one go.
         let kind = u64::from(KIND_ENTRY) << (8 * (KIND - TIMESTAMP));
         let flags = u64::from(self.flags) << (8 * (FLAGS - TIMESTAMP));
-        put_u64(&mut bytes, TIMESTAMP, self.timestamp_ms | kind | flags);
+        put_u64(&mut bytes, TIMESTAMP, self.timestamp_ms + kind + flags);
         let crc = checksum(&bytes, seed, offset);
         put_u32(&mut bytes, HEADER_CRC, crc);
         bytes
@@ -159,7 +165,7 @@ impl Header {
         };
         u32_at(bytes, LENGTH) >= HEADER_LEN as u32
             && bytes[KIND] == KIND_ENTRY
-            && self.flags & !(FLAG_LZ4 | FLAG_FIRST | FLAG_LAST) == 0
+            && self.flags & !FLAGS_ALL == 0
             && (1..SEQ_LIMIT).contains(&self.seq)
             && witness_is_legal
     }
@@ -212,8 +218,8 @@ impl Header {
             return Err(DamageKind::Payload { expected: self.payload_crc, found });
         }
         let start = offset as usize + HEADER_LEN + stored.len();
-        let end = (offset + self.frame_len()) as usize;
-        if start < end && image[start..end].iter().any(|&byte| byte != 0) {
+        let padding = start..(offset + self.frame_len()) as usize;
+        if !padding.is_empty() && image[padding].iter().any(|&byte| byte != 0) {
             return Err(DamageKind::Padding);
         }
         Ok(())
@@ -242,11 +248,7 @@ fn checksum(header: &[u8; HEADER_LEN], seed: Seed, offset: u64) -> u32 {
 #[inline]
 pub(crate) fn might_be_header(image: &[u8], offset: u64, seqs: &RangeInclusive<u64>) -> bool {
     match header_bytes(image, offset) {
-        Ok(bytes) => {
-            seqs.contains(&u64_at(bytes, SEQ))
-                && bytes[KIND] == KIND_ENTRY
-                && u64::from(u32_at(bytes, LENGTH)) <= image.len() as u64 - offset
-        }
+        Ok(bytes) => seqs.contains(&u64_at(bytes, SEQ)) && bytes[KIND] == KIND_ENTRY,
         Err(_) => false,
     }
 }
@@ -259,26 +261,18 @@ pub(crate) const fn frame_len(stored_len: u64) -> u64 {
 
 /// `payload` as it is stored with [`FLAG_LZ4`], if that takes less space.
 pub(crate) fn compress(payload: &[u8]) -> Option<Vec<u8>> {
-    let raw_len = u32::try_from(payload.len()).ok()?;
-    let mut stored = vec![0; RAW_LEN + lz4_flex::block::get_maximum_output_size(payload.len())];
-    put_u32(&mut stored, 0, raw_len);
-    let len = lz4_flex::block::compress_into(payload, &mut stored[RAW_LEN..]).ok()?;
-    stored.truncate(RAW_LEN + len);
+    let stored = lz4_flex::block::compress_prepend_size(payload);
     (stored.len() < payload.len()).then_some(stored)
 }
 
 /// The payload that `stored` holds with [`FLAG_LZ4`]. Allocates what `stored` says, at most 255 times its length.
 pub(crate) fn decompress(stored: &[u8]) -> Result<Vec<u8>, DamageKind> {
-    if stored.len() < RAW_LEN {
-        return Err(DamageKind::Compression);
-    }
-    let (raw_len, block) = (u32_at(stored, 0), &stored[RAW_LEN..]);
-    if u64::from(raw_len) > LZ4_MAX_RATIO * block.len() as u64 {
-        return Err(DamageKind::Compression);
-    }
-    let mut payload = vec![0; raw_len as usize];
+    let block = stored.get(RAW_LEN..).ok_or(DamageKind::Compression)?;
+    let raw_len = u32_at(stored, 0) as usize;
+    // A length that no block of this size has is not reached in the room that such a block can need.
+    let mut payload = vec![0; raw_len.min(LZ4_MAX_RATIO * block.len())];
     match lz4_flex::block::decompress_into(block, &mut payload) {
-        Ok(len) if len == payload.len() => Ok(payload),
+        Ok(len) if len == raw_len => Ok(payload),
         _ => Err(DamageKind::Compression),
     }
 }
@@ -298,7 +292,7 @@ pub(crate) mod testing {
             witness_distance: NO_WITNESS,
             payload_crc: crc::crc32c(payload),
             timestamp_ms: 0,
-            flags: FLAG_FIRST | FLAG_LAST,
+            flags: FLAGS_ALONE,
         };
         let frame_len = header.frame_len() as usize;
         let (head, body) = image[..frame_len].split_at_mut(HEADER_LEN);
@@ -320,6 +314,7 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::cmp::Ordering;
 
     const SEED: Seed = Seed::of_tests();
 
@@ -330,7 +325,7 @@ mod tests {
             witness_distance: 2,
             payload_crc: crc::crc32c(b"thirteen byte"),
             timestamp_ms: TIMESTAMP_MAX,
-            flags: FLAG_FIRST | FLAG_LAST,
+            flags: FLAGS_ALONE,
         }
     }
 
@@ -373,6 +368,77 @@ mod tests {
         assert!(Header::decode(&image, SEED, 1 << 40).is_err(), "past the end");
     }
 
+    /// What decoding says of the header with `change` made to its bytes, and a checksum that holds.
+    fn decode_changed(change: impl FnOnce(&mut [u8])) -> Result<Header, DamageKind> {
+        let mut image = image(24);
+        change(&mut image[24..24 + HEADER_LEN]);
+        let mut bytes = [0; HEADER_LEN];
+        bytes.copy_from_slice(&image[24..24 + HEADER_LEN]);
+        put_u32(&mut image, 24 + HEADER_CRC, checksum(&bytes, SEED, 24));
+        Header::decode(&image, SEED, 24)
+    }
+
+    #[test]
+    fn a_header_with_a_field_that_version_1_does_not_write_is_refused() {
+        assert!(decode_changed(|_| ()).is_ok());
+        for length in [0, 31] {
+            assert_eq!(decode_changed(|bytes| put_u32(bytes, LENGTH, length)), Err(DamageKind::Field), "{length}");
+        }
+        assert_eq!(decode_changed(|bytes| put_u32(bytes, LENGTH, 32)).map(|header| header.stored_len), Ok(0));
+        for kind in [0, 2, u8::MAX] {
+            assert_eq!(decode_changed(|bytes| bytes[KIND] = kind), Err(DamageKind::Field), "kind {kind}");
+        }
+        for flags in 0..=u8::MAX {
+            let decoded = decode_changed(|bytes| bytes[FLAGS] = flags);
+            assert_eq!(decoded.map(|header| header.flags).ok(), (flags < 8).then_some(flags));
+        }
+        for (seq, is_legal) in [(0, false), (1, true), (SEQ_LIMIT - 1, true), (SEQ_LIMIT, false)] {
+            let decoded = decode_changed(|bytes| {
+                put_u64(bytes, SEQ, seq);
+                put_u32(bytes, WITNESS_DISTANCE, NO_WITNESS);
+            });
+            assert_eq!(decoded.is_ok(), is_legal, "seq {seq}");
+        }
+        for (distance, witness) in [(0, None), (1, Some(6)), (7, Some(0)), (8, None), (NO_WITNESS - 1, None)] {
+            let decoded = decode_changed(|bytes| put_u32(bytes, WITNESS_DISTANCE, distance));
+            assert_eq!(decoded.ok().and_then(|header| header.witness()), witness, "distance {distance}");
+        }
+        assert_eq!(decode_changed(|bytes| put_u32(bytes, WITNESS_DISTANCE, NO_WITNESS)).unwrap().witness(), None);
+    }
+
+    #[test]
+    fn a_frame_that_does_not_fit_says_how_long_it_is_and_what_room_there_is() {
+        let image = image(24);
+        assert_eq!(image.len(), 72);
+        let too_long = |len, room| Err(DamageKind::Length { len, room });
+        for decode in [|image| Header::decode(image, SEED, 24), |image| Header::decode_trusted(image, 24)] {
+            assert_eq!(decode(&image), Ok(header()));
+            assert_eq!(decode(&image[..71]), too_long(45, 47));
+            assert_eq!(decode(&image[..24 + HEADER_LEN]), too_long(45, 32));
+            assert_eq!(decode(&image[..24 + HEADER_LEN - 1]), too_long(32, 31), "no room for a header");
+            assert_eq!(decode(&[]), too_long(32, 0));
+        }
+    }
+
+    #[test]
+    fn each_flag_is_told_from_the_others() {
+        for flags in 0..=FLAGS_ALL {
+            let header = Header { flags, ..header() };
+            let said = [header.is_compressed(), header.is_first(), header.is_last()];
+            assert_eq!(said, [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0]);
+        }
+    }
+
+    #[test]
+    fn a_search_looks_closer_only_at_a_kind_and_a_seq_that_can_be() {
+        let image = image(24);
+        for (seqs, might_be) in [(7..=7, true), (1..=7, true), (7..=9, true), (8..=9, false), (1..=6, false)] {
+            assert_eq!(might_be_header(&image, 24, &seqs), might_be, "{seqs:?}");
+        }
+        assert!(!might_be_header(&image, 16, &(0..=u64::MAX)), "no kind stands there");
+        assert!(!might_be_header(&image, 48, &(0..=u64::MAX)), "cut short");
+    }
+
     #[test]
     fn a_recycled_file_never_sees_a_seed_again() {
         let mut seed = Seed(u32::MAX - 10);
@@ -403,5 +469,43 @@ mod tests {
         assert_eq!(decompress(&huge), Err(DamageKind::Compression));
         assert_eq!(decompress(&stored[..stored.len() - 1]), Err(DamageKind::Compression));
         assert_eq!(decompress(&[]), Err(DamageKind::Compression));
+        assert_eq!(decompress(&stored[..RAW_LEN]), Err(DamageKind::Compression));
+        for lie in [text.len() as u32 - 1, text.len() as u32 + 1] {
+            let mut stored = stored.clone();
+            put_u32(&mut stored, 0, lie);
+            assert_eq!(decompress(&stored), Err(DamageKind::Compression), "{lie}");
+        }
+    }
+
+    #[test]
+    fn what_shrinks_most_is_read_back_too() {
+        let zeros = vec![0; 16 << 10];
+        let stored = compress(&zeros).unwrap();
+        assert!(stored.len() < zeros.len() / 100);
+        assert_eq!(decompress(&stored).unwrap(), zeros);
+    }
+
+    #[test]
+    fn an_entry_is_stored_compressed_only_where_that_is_shorter() {
+        // Bytes without a repetition, then more and more that shrink.
+        let mut lens = Vec::new();
+        for repeated in 0..24 {
+            let payload = [(0..=u8::MAX).collect(), vec![0; repeated]].concat();
+            let stored_len = RAW_LEN + lz4_flex::block::compress(&payload).len();
+            let is_shorter = stored_len < payload.len();
+            assert_eq!(compress(&payload).map(|stored| stored.len()), is_shorter.then_some(stored_len));
+            lens.push(stored_len.cmp(&payload.len()));
+        }
+        assert!([Ordering::Less, Ordering::Equal, Ordering::Greater].iter().all(|order| lens.contains(order)));
+    }
+
+    #[cfg(feature = "__testing")]
+    #[test]
+    fn what_the_benches_encode_is_a_frame() {
+        let mut image = [0xff; 64];
+        assert_eq!(testing::encode_frame(7, b"hello", &mut image), 40);
+        assert_eq!(testing::decode_frame(&image), Ok(&b"hello"[..]));
+        let header = Header::decode(&image, SEED, 0).unwrap();
+        assert_eq!((header.seq, header.flags), (7, FLAGS_ALONE));
     }
 }

@@ -194,8 +194,7 @@ impl Manifest {
                     && offset_fits(cut.end_offset)
             })
             && self.mark.map_or(true, |mark| {
-                mark.segment >= first
-                    && !self.is_dead(mark.segment)
+                !self.is_dead(mark.segment)
                     && (self.first_seq..SEQ_LIMIT).contains(&mark.seq)
                     && offset_fits(mark.offset)
                     && self.cut.map_or(true, |cut| match mark.segment.cmp(&cut.segment) {
@@ -270,10 +269,66 @@ mod tests {
     }
 
     #[test]
+    fn both_sides_of_every_bound() {
+        // The second of each pair lies just beyond a bound.
+        let check = |allowed: Manifest, refused: Manifest| {
+            assert_eq!(Manifest::decode(&allowed.encode()), Ok(allowed));
+            assert_eq!(Manifest::decode(&refused.encode()), Err(Unreadable::Corrupt(VERSION)), "{refused:?}");
+        };
+        let new = || Manifest::new([3; 16]);
+        let generation = |generation| Manifest { generation, ..new() };
+        check(generation(GENERATION_LIMIT - 1), generation(GENERATION_LIMIT));
+        let first_segment = |first_segment| Manifest { first_segment, ..new() };
+        check(first_segment(1), first_segment(0));
+        check(first_segment(ID_LIMIT - 1), first_segment(ID_LIMIT));
+        let first_seq = |first_seq| Manifest { first_seq, ..new() };
+        check(first_seq(1), first_seq(0));
+        check(first_seq(SEQ_LIMIT), first_seq(SEQ_LIMIT + 1));
+        let last_timestamp_ms = |last_timestamp_ms| Manifest { last_timestamp_ms, ..new() };
+        check(last_timestamp_ms(frame::TIMESTAMP_MAX), last_timestamp_ms(frame::TIMESTAMP_MAX + 1));
+
+        let cut = |change: fn(&mut Cut)| {
+            let mut cut = Cut { segment: 5, end_seq: 150, end_offset: 4096, next_id: 8 };
+            change(&mut cut);
+            Manifest { cut: Some(cut), mark: None, ..manifest() }
+        };
+        check(cut(|cut| cut.segment = 4), cut(|cut| cut.segment = 3));
+        check(cut(|cut| cut.segment = 7), cut(|cut| cut.segment = 8));
+        check(cut(|cut| cut.next_id = ID_LIMIT - 1), cut(|cut| cut.next_id = ID_LIMIT));
+        check(cut(|cut| cut.end_seq = 100), cut(|cut| cut.end_seq = 99));
+        check(cut(|cut| cut.end_seq = SEQ_LIMIT - 1), cut(|cut| cut.end_seq = SEQ_LIMIT));
+        check(cut(|cut| cut.end_offset = 136), cut(|cut| cut.end_offset = 128));
+        check(cut(|cut| cut.end_offset = 144), cut(|cut| cut.end_offset = 140));
+
+        let mark = |segment, seq, offset| Manifest { mark: Some(Mark { seq, segment, offset }), ..manifest() };
+        let alone = |segment, seq, offset| Manifest { cut: None, ..mark(segment, seq, offset) };
+        check(alone(4, 100, 136), alone(3, 100, 136));
+        check(alone(4, 100, 136), alone(4, 99, 136));
+        check(alone(4, SEQ_LIMIT - 1, 136), alone(4, SEQ_LIMIT, 136));
+        check(alone(4, 100, 136), alone(4, 100, 128));
+        check(alone(4, 100, 144), alone(4, 100, 140));
+        // Before the cut's segment, in it, and behind it.
+        check(mark(4, 149, 8192), mark(4, 150, 8192));
+        check(mark(5, 150, 4096), mark(5, 151, 4096));
+        check(mark(5, 150, 4096), mark(5, 150, 4104));
+        check(mark(8, 151, 136), mark(8, 150, 136));
+        check(mark(8, 151, 136), mark(7, 151, 136));
+    }
+
+    #[test]
     fn says_which_segments_are_dead() {
         let m = manifest();
         let dead: Vec<_> = (1..10).filter(|&id| m.is_dead(id)).collect();
         assert_eq!(dead, [1, 2, 3, 6, 7]);
+        let cut_away: Vec<_> = (1..10).filter(|&id| m.is_cut_away(id)).collect();
+        assert_eq!(cut_away, [6, 7]);
         assert_eq!(m.next_id(), 8);
+        assert_eq!(Manifest { cut: None, ..m }.next_id(), 4);
+    }
+
+    #[test]
+    fn says_what_was_durable() {
+        assert_eq!(manifest().durable_seq(), 150);
+        assert_eq!(Manifest { mark: None, ..manifest() }.durable_seq(), 99);
     }
 }

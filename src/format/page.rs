@@ -182,7 +182,7 @@ fn the_example_is_what_the_encoder_gives() {
         witness_distance: 2,
         payload_crc: crc::crc32c(payload),
         timestamp_ms: 1_700_000_000_000,
-        flags: frame::FLAG_FIRST | frame::FLAG_LAST,
+        flags: frame::FLAGS_ALONE,
     };
     let seed = frame::Seed::new(0x0123_4567_89ab_cdef);
     assert_eq!(bytes.len() as u64, header.frame_len());

@@ -161,6 +161,43 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_is_fresh_or_recycled() {
+        for (origin, code) in [(Origin::Fresh, 0), (Origin::Recycled, 1)] {
+            let block = Identity { origin, log_id: [7; 16], id: 9, salt: 11 }.encode();
+            assert_eq!(u32_at(&block, ORIGIN), code);
+            assert_eq!(Identity::decode(&block).map(|identity| identity.origin), Ok(origin));
+        }
+        let mut block = Identity { origin: Origin::Fresh, log_id: [7; 16], id: 9, salt: 11 }.encode();
+        put_u32(&mut block, ORIGIN, 2);
+        seal_block(&mut block);
+        assert_eq!(Identity::decode(&block), Err(Unreadable::Corrupt(VERSION)));
+    }
+
+    #[test]
+    fn both_sides_of_every_bound_of_a_link() {
+        let link = |change: fn(&mut Predecessor)| {
+            let mut predecessor = Predecessor { id: 8, end_seq: 99, end_offset: 4096 };
+            change(&mut predecessor);
+            Link { base_seq: 100, predecessor: Some(predecessor), salt: 11 }
+        };
+        let alone = |base_seq| Link { base_seq, predecessor: None, salt: 11 };
+        // The second of each pair lies just beyond a bound.
+        for (allowed, refused) in [
+            (alone(1), alone(0)),
+            (alone(SEQ_LIMIT - 1), alone(SEQ_LIMIT)),
+            (link(|p| p.id = 8), link(|p| p.id = 9)),
+            (link(|p| p.end_seq = 99), link(|p| p.end_seq = 100)),
+            (link(|p| p.end_offset = 136), link(|p| p.end_offset = 128)),
+            (link(|p| p.end_offset = 136), link(|p| p.end_offset = 132)),
+        ] {
+            assert_eq!(Link::decode(&allowed.encode(), 9, 11), Some(allowed));
+            assert_eq!(Link::decode(&refused.encode(), 9, 11), None, "{refused:?}");
+            assert_eq!(Link::decode_any(&allowed.encode(), 9), Some(allowed));
+            assert_eq!(Link::decode_any(&refused.encode(), 9), None, "{refused:?}");
+        }
+    }
+
+    #[test]
     fn another_version_is_named_only_when_the_checksum_holds() {
         let mut block = Identity { origin: Origin::Fresh, log_id: [7; 16], id: 9, salt: 11 }.encode();
         put_u32(&mut block, crate::format::BLOCK_VERSION, 2);

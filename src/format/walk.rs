@@ -3,7 +3,6 @@
 
 use super::frame::{self, Header, Seed, ALIGN, HEADER_LEN};
 use crate::error::DamageKind;
-use crate::sys::prefetch;
 use std::ops::{Range, RangeInclusive};
 
 /// Where a frame starts, or would start: its seq and its offset in the segment.
@@ -80,16 +79,6 @@ impl<'i> Image<'i> {
         header.check_body(self.bytes, at.offset)
     }
 
-    /// Has the processor fetch what lies as far ahead of `at` as some frames like the one there: a header says where the next one is
-    /// only once it is here, and the processor by itself does not look into the next page.
-    #[inline(always)]
-    pub(crate) fn prefetch_ahead(&self, at: Position, header: &Header) {
-        const FRAMES: u64 = 32;
-        if let Some(byte) = self.bytes.get((at.offset + FRAMES * header.frame_len()) as usize) {
-            prefetch(byte);
-        }
-    }
-
     /// The stored payload of the frame at `at`, whose header is known to be intact.
     #[inline]
     pub(crate) fn stored(&self, at: Position, header: &Header) -> &'i [u8] {
@@ -112,16 +101,11 @@ impl<'i> Image<'i> {
     }
 
     fn search(&self, place: Range<u64>, seqs: impl Fn(u64) -> RangeInclusive<u64>) -> Option<(Position, Header)> {
-        let mut offset = place.start.next_multiple_of(ALIGN);
-        while offset < place.end && offset + HEADER_LEN as u64 <= self.len() {
-            if frame::might_be_header(self.bytes, offset, &seqs(offset)) {
-                if let Ok(header) = Header::decode(self.bytes, self.seed, offset) {
-                    return Some((Position { seq: header.seq, offset }, header));
-                }
-            }
-            offset += ALIGN;
-        }
-        None
+        let places = (place.start.next_multiple_of(ALIGN)..place.end).step_by(ALIGN as usize);
+        places.filter(|&offset| frame::might_be_header(self.bytes, offset, &seqs(offset))).find_map(|offset| {
+            let header = Header::decode(self.bytes, self.seed, offset).ok()?;
+            Some((Position { seq: header.seq, offset }, header))
+        })
     }
 
     /// The stretch without an intact frame that starts at `at`, where the frame is not valid for the reason `kind`, and ends with the
@@ -166,7 +150,7 @@ mod tests {
                 witness_distance: frame::NO_WITNESS,
                 payload_crc: crc::crc32c(&payload),
                 timestamp_ms: 0,
-                flags: frame::FLAG_FIRST | frame::FLAG_LAST,
+                flags: frame::FLAGS_ALONE,
             };
             let offset = bytes.len() as u64;
             bytes.extend(header.encode(SEED, offset));
@@ -226,5 +210,41 @@ mod tests {
         assert_eq!(found(at(1, 20), 2), None, "all are past the end");
         let twice = Position { seq: 2, offset: 128 };
         assert_eq!(found(twice, 5), Some(at(3, 20)), "not its own seq again");
+    }
+
+    #[test]
+    fn a_search_knows_how_many_frames_fit() {
+        // Frames of 32 bytes, the smallest that there are; the eighth is damaged.
+        let (eighth, ninth) = (at(8, 0), at(9, 0));
+        let mut bytes = image(9, 0);
+        bytes[eighth.offset as usize] ^= 1;
+        let image = Image::unproven(&bytes, SEED);
+        let find = |seq, before, end_seq| {
+            let at = Position { seq, offset: ninth.offset - before };
+            image.find_next_header(at, end_seq).map(|(at, _)| at)
+        };
+        assert_eq!(find(8, 32, u64::MAX), Some(ninth), "the frame at hand is the eighth");
+        assert_eq!(find(7, 32, u64::MAX), None, "no other fits between");
+        assert_eq!(find(7, 64, u64::MAX), Some(ninth), "one fits between");
+        assert_eq!(find(7, 56, u64::MAX), None, "a part of one is none");
+        assert_eq!(find(6, 64, u64::MAX), None);
+        assert_eq!(find(9, 64, u64::MAX), None, "it is behind");
+        assert_eq!(find(8, 32, 10), Some(ninth));
+        assert_eq!(find(8, 32, 9), None);
+        assert_eq!(find(8, 32, 0), None);
+    }
+
+    #[test]
+    fn a_search_stays_in_its_place() {
+        let bytes = image(4, 20);
+        let image = Image::unproven(&bytes, SEED);
+        let find = |place, seqs| image.find_any_header(place, &seqs).map(|(at, _)| at);
+        assert_eq!(find(128..184, 1..9), Some(at(1, 20)));
+        assert_eq!(find(121..184, 1..9), Some(at(1, 20)), "from the next multiple of eight on");
+        assert_eq!(find(136..184, 1..9), None, "the second one starts where the place ends");
+        assert_eq!(find(136..185, 1..9), Some(at(2, 20)));
+        assert_eq!(find(0..bytes.len() as u64, 3..4), Some(at(3, 20)));
+        assert_eq!(find(0..bytes.len() as u64, 5..9), None);
+        assert_eq!(find(0..bytes.len() as u64, 0..1), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::segment::set::Slots;
 use crate::{Log, Options, PinnedEntry, SyncPolicy};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn options() -> Options {
     Options::new().segment_size(8 << 10).sync_policy(SyncPolicy::Manual)
@@ -101,4 +101,41 @@ fn a_follower_takes_nothing_that_is_being_cut_away() {
         appender.group.settle_cut(callbacks);
         assert!(followed.join().unwrap().is_none(), "the entry that was cut");
     });
+}
+
+#[test]
+fn a_wait_for_an_entry_ends_with_the_entry_with_a_cut_and_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    (1..=3).for_each(|seq| assert_eq!(log.append(&payload(seq)).unwrap(), seq));
+    let appender = &log.inner.appender;
+    let soon = || Instant::now() + Duration::from_millis(1);
+    let published = |seq, epoch| appender.wait_published(seq, epoch, soon());
+    let durable = |seq, epoch| appender.group.wait_durable_until(seq, epoch, soon());
+
+    assert!(published(1, 0) && published(3, 0));
+    assert!(!published(4, 0), "it is the next");
+    assert!(!durable(1, 0));
+    log.sync().unwrap();
+    assert!(durable(1, 0) && durable(3, 0));
+    assert!(!durable(4, 0));
+    log.truncate_after(1).unwrap();
+    assert!(published(3, 0) && durable(3, 0), "who does not know of the cut has to look");
+    assert!(!published(2, 1) && !durable(2, 1));
+    log.close().unwrap();
+    assert!(published(2, 1) && durable(2, 1));
+}
+
+#[test]
+fn an_append_that_has_room_asks_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = options().open(dir.path()).unwrap();
+    let cursor = || log.inner.appender.cursor();
+    assert!(!cursor().has_room(0) && !cursor().needs_attention(), "there is no segment");
+    log.append(&[7; 1000]).unwrap();
+    let room = (8 << 10) - 128 - 1032;
+    assert!(cursor().has_room(room) && !cursor().has_room(room + 1));
+    assert!(!cursor().needs_attention(), "nobody waits for an entry, and no file is wanted");
+    cursor().watch();
+    assert!(cursor().needs_attention());
 }

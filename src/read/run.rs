@@ -3,6 +3,7 @@
 use super::entry::Entry;
 use crate::format::frame::Header;
 use crate::format::walk::{Image, Position};
+use crate::sys::prefetch_ahead;
 
 /// Frames of one segment that are mapped, brought in and published. It gives entries for as long as the next one is valid, whole and
 /// not compressed; whatever else comes is for the [`Walk`](super::walk::Walk) to judge.
@@ -30,7 +31,7 @@ impl<'v> Run<'v> {
             return None;
         }
         let (header, entry) = plain_entry(&self.image, self.at)?;
-        self.image.prefetch_ahead(self.at, &header);
+        prefetch_ahead(self.image.bytes, self.at.offset, header.frame_len());
         self.at = self.at.after(&header);
         Some(entry)
     }

@@ -9,7 +9,7 @@ use super::survey::{Candidate, Survey};
 use super::verdict::Fault;
 use crate::error::{Damage, DamageKind, Result};
 use crate::format::segment::FRAMES_OFFSET;
-use crate::format::walk::Position;
+use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use std::ops::Range;
 
@@ -61,14 +61,14 @@ pub(super) fn damage(survey: &Survey<'_>, valid: &Valid<'_>, fault: Fault, witne
         }
     }
     // The segment in which validity ends had ended there: what is missing is behind it.
-    let last_kept = valid.kept.last().map_or(0, |kept| kept.id);
+    let last_kept = valid.kept.last().map_or(survey.manifest.first_segment - 1, |kept| kept.id);
     let last = valid.stop.as_ref().map_or(0, |stop| stop.segment.id).max(last_kept);
     let missing =
         |id| Damage { path: survey.paths.segment(id), bytes: 0..0, seqs: lost.clone(), kind: DamageKind::Missing };
     Ok(match behind(survey, last)? {
         Behind::Unlinked(candidate, _) => candidate.link_damage(lost_with(survey, candidate, lost)?),
         Behind::Missing(id) => missing(id),
-        Behind::Linked | Behind::Nothing => missing((last + 1).max(survey.manifest.first_segment)),
+        Behind::Linked | Behind::Nothing => missing(last + 1),
     })
 }
 
@@ -83,12 +83,15 @@ fn within(survey: &Survey<'_>, stop: &Stop<'_>, fault: Fault, witness: u64, lost
             return Ok(Damage { path, bytes: stop.at.offset.min(found)..needed, seqs: lost, kind });
         }
     };
-    let end = match stop.recorded_end {
-        Some(end) => Position { seq: end.seq + 1, offset: end.offset },
-        None => Position { seq: witness + 1, offset: found.max(needed) },
+    // Where nothing records an end, the bytes go on to the next valid frame; of the entries in them, those are lost that the witness
+    // reaches.
+    let (end, last) = match stop.recorded_end {
+        Some(end) => (Position { seq: end.seq + 1, offset: end.offset }, end.seq),
+        None => (Position { seq: SEQ_LIMIT, offset: found.max(needed) }, witness),
     };
-    let loss = SegmentBytes::open(stop.segment, identity, survey.lease)?.loss(stop.at, stop.kind, end)?;
-    Ok(Damage { path, bytes: loss.bytes, seqs: loss.seqs, kind: loss.kind })
+    let Loss { bytes, seqs, kind } =
+        SegmentBytes::open(stop.segment, identity, survey.lease)?.loss(stop.at, stop.kind, end)?;
+    Ok(Damage { path, bytes, seqs: seqs.start..seqs.end.min(last + 1), kind })
 }
 
 /// Whether what is missing was in the segment in which validity ends: something says that its frames go on.

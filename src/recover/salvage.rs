@@ -241,10 +241,9 @@ impl Salvaged {
                 let rest = bytes.rest(at.offset, None, &(at.seq..limit.seq))?;
                 self.tally.witness = self.tally.witness.max(rest.witness);
                 self.highest_seq = self.highest_seq.max(rest.seq);
-                self.torn_bytes += rest.bytes;
                 if promised.map_or(true, |promised| promised.seq < at.seq) {
                     // A torn tail, and the batch that it breaks goes with it. Of one that was durable, what is intact stays.
-                    self.torn_bytes += at.offset - whole_to.offset;
+                    self.torn_bytes += rest.bytes + (at.offset - whole_to.offset);
                     return Ok(whole_to);
                 }
                 break;

@@ -9,6 +9,7 @@ use crate::format::SEQ_LIMIT;
 use crate::sys::file::File;
 use crate::sys::lock::ReadersLease;
 use crate::sys::map::{Extent, ReadMap, WrittenBy};
+use crate::sys::prefetch_ahead;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ impl SegmentBytes {
         self.map.touch(at.offset..(at.offset + HEADER_LEN as u64).min(self.len))?;
         match image.header(at) {
             Ok(header) => {
-                image.prefetch_ahead(at, &header);
+                prefetch_ahead(image.bytes, at.offset, header.frame_len());
                 self.map.touch(at.offset..at.offset + header.frame_len())?;
                 Ok(image.check_body(at, &header).map(|()| header))
             }

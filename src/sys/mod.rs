@@ -25,6 +25,16 @@ pub(crate) fn random_u64() -> u64 {
 #[cfg(maplog_models)]
 pub(crate) use sync::random_u64;
 
+/// Has the processor fetch what a walk over `bytes` in steps like the one of `step` bytes from `offset` comes to in a while: where each
+/// step leads is known only once the one before is here, and the processor by itself does not look into the next page.
+#[inline(always)]
+pub(crate) fn prefetch_ahead(bytes: &[u8], offset: u64, step: u64) {
+    const STEPS: u64 = 32;
+    if let Some(byte) = bytes.get((offset + STEPS * step) as usize) {
+        prefetch(byte);
+    }
+}
+
 /// Has the processor fetch the cache line at `address`. A hint: any address will do.
 #[inline(always)]
 pub(crate) fn prefetch(address: *const u8) {

@@ -1,11 +1,11 @@
 //! The appender: cursor, group sync, keeper and set, tied into the calls that append and sync.
 
 use super::batch::{Batch, Body, Intake};
-use super::cursor::{Attention, Cursor, Room, Sealed, ALONE};
-use super::group_sync::{Claim, GroupSync, Leadership, Registration, Step};
+use super::cursor::{Attention, Cursor, Room, Sealed};
+use super::group_sync::{self, Claim, GroupSync, Leadership, Registration, Step};
 use super::reentry::{self, Place};
 use crate::error::{Error, Result};
-use crate::format::frame;
+use crate::format::frame::{self, FLAGS_ALONE, FLAG_FIRST, FLAG_LAST};
 use crate::format::manifest::Mark;
 use crate::format::SEQ_LIMIT;
 use crate::options::{Ack, SyncPolicy};
@@ -48,8 +48,8 @@ struct Shown {
     epoch: AtomicU64,
 }
 
-/// Below this, the frames of one segment never reach the limit of seqs.
-const SEQ_SAFE: u64 = SEQ_LIMIT - (1 << 32);
+/// Seqs below this are so far from the limit that what one segment holds does not reach it.
+const SEQ_SAFE: u64 = 0x7fff_ffff_0000_0000;
 
 /// What a new appender starts from.
 #[derive(Debug)]
@@ -63,6 +63,22 @@ pub(crate) struct Start {
     pub(crate) policy: SyncPolicy,
     /// The log's number, for [`reentry`].
     pub(crate) log: usize,
+}
+
+/// Frames that are appended together.
+#[derive(Debug, Clone, Copy)]
+struct Frames {
+    count: u64,
+    /// Bytes of all of them.
+    len: u64,
+}
+
+impl Frames {
+    /// The one frame of `body`.
+    #[inline]
+    fn of(body: &Body<'_>) -> Frames {
+        Frames { count: 1, len: body.frame_len() }
+    }
 }
 
 /// When an append waits until its entry is durable.
@@ -169,17 +185,17 @@ impl Appender {
             Waits::Always => return self.append_durable(body, ack, now_ms),
             Waits::WhenFull => {
                 let push = |cursor: &mut Cursor| {
-                    cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
+                    cursor.push(body, FLAGS_ALONE, self.group.durable_seq(), now_ms);
                     Ok(())
                 };
-                return self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start);
+                return self.append_frames(Frames::of(&body), ack, push).map(|seqs| seqs.start);
             }
             Waits::Never => {}
         }
         // Most appends of most logs: as below, with nobody to wait for.
-        let mut cursor = self.lock_with_room(body.frame_len())?;
+        let mut cursor = self.lock_with_room(Frames::of(&body))?;
         let seq = cursor.next_seq;
-        cursor.push(body, ALONE, self.group.durable_seq(), now_ms);
+        cursor.push(body, FLAGS_ALONE, self.group.durable_seq(), now_ms);
         self.publish(&mut cursor);
         Ok(seq)
     }
@@ -188,7 +204,7 @@ impl Appender {
     fn append_durable(&self, body: Body<'_>, ack: Option<Ack>, now_ms: u64) -> Result<u64> {
         let mut frame = body.frame();
         let push = |cursor: &mut Cursor| cursor.push_by_call(body, &mut frame, self.group.durable_seq(), now_ms);
-        self.append_frames(body.frame_len(), ack, push).map(|seqs| seqs.start)
+        self.append_frames(Frames::of(&body), ack, push).map(|seqs| seqs.start)
     }
 
     /// Appends `len` bytes that `fill` writes into the mapping.
@@ -200,7 +216,8 @@ impl Appender {
             cursor.push_with(len, self.group.durable_seq(), now_ms, fill);
             Ok(())
         };
-        self.append_frames(frame::frame_len(len as u64), None, push).map(|seqs| seqs.start)
+        let frames = Frames { count: 1, len: frame::frame_len(len as u64) };
+        self.append_frames(frames, None, push).map(|seqs| seqs.start)
     }
 
     /// Appends payloads that are recovered all together or not at all.
@@ -212,12 +229,14 @@ impl Appender {
             return Ok(next_seq..next_seq);
         };
         let now_ms = clock::now_ms();
-        let place = |index: usize| {
-            let first = if index == 0 { frame::FLAG_FIRST } else { 0 };
-            let last = if index == last { frame::FLAG_LAST } else { 0 };
-            first | last
+        let place = |index: usize| match (index == 0, index == last) {
+            (true, true) => FLAGS_ALONE,
+            (true, false) => FLAG_FIRST,
+            (false, true) => FLAG_LAST,
+            (false, false) => 0,
         };
-        self.append_frames(frames_len, None, |cursor| {
+        let frames = Frames { count: payloads.len() as u64, len: frames_len };
+        self.append_frames(frames, None, |cursor| {
             let durable_seq = self.group.durable_seq();
             for (index, payload) in payloads.iter().enumerate() {
                 cursor.push(payload.body(), place(index), durable_seq, now_ms);
@@ -226,10 +245,10 @@ impl Appender {
         })
     }
 
-    /// Has `push` append `len` bytes of frames, and acks them; their seqs.
+    /// Has `push` append `frames`, and acks them; their seqs.
     fn append_frames(
         &self,
-        len: u64,
+        frames: Frames,
         ack: Option<Ack>,
         push: impl FnOnce(&mut Cursor) -> Result<()>,
     ) -> Result<Range<u64>> {
@@ -241,7 +260,7 @@ impl Appender {
             // Before anything is claimed: whoever waits for this permit holds nothing that others wait for.
             permit = Some(self.group.writer()?);
         }
-        let mut cursor = self.lock_with_room(len)?;
+        let mut cursor = self.lock_with_room(frames)?;
         let first = cursor.next_seq;
         push(&mut cursor)?;
         self.publish(&mut cursor);
@@ -305,23 +324,25 @@ impl Appender {
         is_full
     }
 
-    /// Locks the cursor with room for `len` bytes of frames in the active segment.
+    /// Locks the cursor with room for `frames` in the active segment.
     #[inline]
-    fn lock_with_room(&self, len: u64) -> Result<MutexGuard<'_, Cursor>> {
+    fn lock_with_room(&self, frames: Frames) -> Result<MutexGuard<'_, Cursor>> {
         let cursor = self.cursor.lock();
-        if cursor.has_room(len) && !cursor.frozen && cursor.next_seq < SEQ_SAFE && self.health.is_fine() {
+        let is_far_from_limit = (..SEQ_SAFE).contains(&cursor.next_seq);
+        if cursor.has_room(frames.len) && !cursor.frozen && is_far_from_limit && self.health.is_fine() {
             return Ok(cursor);
         }
-        self.make_room(cursor, len)
+        self.make_room(cursor, frames)
     }
 
-    /// Rotates, or waits for the keeper, until `len` bytes fit.
+    /// Rotates, or waits for the keeper, until `frames` fit.
     #[cold]
-    fn make_room<'a>(&'a self, mut cursor: MutexGuard<'a, Cursor>, len: u64) -> Result<MutexGuard<'a, Cursor>> {
+    fn make_room<'a>(&'a self, mut cursor: MutexGuard<'a, Cursor>, frames: Frames) -> Result<MutexGuard<'a, Cursor>> {
+        let Frames { count, len } = frames;
         let mut fresh_id = None;
         loop {
             self.health.check()?;
-            if cursor.next_seq + len / frame::HEADER_LEN as u64 > SEQ_LIMIT {
+            if cursor.next_seq + count > SEQ_LIMIT {
                 let (first_seq, next_seq) = (self.set.read().first_seq, cursor.next_seq);
                 return Err(Error::SeqOutOfRange { seq: SEQ_LIMIT, first_seq, next_seq });
             }
@@ -427,25 +448,11 @@ impl Appender {
             match self.group.wait(claim) {
                 Step::Done(result) => return result,
                 Step::Lead(leadership) => {
-                    self.gather();
+                    group_sync::gather(self.group.last_group(), || self.group.gathered(), thread::yield_now);
                     let synced = self.sync_target();
                     self.settle(synced, Some(leadership))?;
                 }
             }
-        }
-    }
-
-    /// Lets those append that the last sync woke, so that one sync serves them all: until as many wait as last time, or nobody more
-    /// comes.
-    fn gather(&self) {
-        const IDLE_MAX: u32 = 4;
-        let expected = self.group.last_group();
-        let (mut before, mut idle) = (self.group.gathered(), 0);
-        while before < expected && idle < IDLE_MAX {
-            thread::yield_now();
-            let now = self.group.gathered();
-            idle = if now == before { idle + 1 } else { 0 };
-            before = now;
         }
     }
 

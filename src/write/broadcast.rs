@@ -47,3 +47,54 @@ impl Broadcast {
         self.raised.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::{mpsc, Arc};
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn each_time_is_counted() {
+        let broadcast = Broadcast::default();
+        assert_eq!(broadcast.count(), 0);
+        for count in 1..4 {
+            broadcast.raise();
+            assert_eq!(broadcast.count(), count);
+        }
+    }
+
+    #[test]
+    fn who_waits_goes_on_once_it_has_happened() {
+        let broadcast = Arc::new(Broadcast::default());
+        let happened = Arc::new(AtomicBool::new(false));
+        let (about_to_wait, waits) = mpsc::channel();
+        let waiter = {
+            let (broadcast, happened) = (Arc::clone(&broadcast), Arc::clone(&happened));
+            thread::spawn(move || {
+                let count = broadcast.count();
+                about_to_wait.send(()).unwrap();
+                broadcast.wait(count);
+                happened.load(Ordering::Relaxed)
+            })
+        };
+        waits.recv().unwrap();
+        thread::sleep(Duration::from_millis(50));
+        happened.store(true, Ordering::Relaxed);
+        broadcast.raise();
+        assert!(waiter.join().unwrap(), "it went on before");
+        broadcast.wait(0);
+    }
+
+    #[test]
+    fn a_wait_with_a_deadline_says_whether_it_happened() {
+        let broadcast = Broadcast::default();
+        let soon = || Instant::now() + Duration::from_millis(1);
+        assert!(!broadcast.wait_until(0, soon()));
+        broadcast.raise();
+        assert!(broadcast.wait_until(0, soon()));
+        assert!(!broadcast.wait_until(1, soon()));
+    }
+}

@@ -4,7 +4,7 @@ use super::batch::Body;
 use super::counters::{Counters, Tally};
 use super::group_sync::Claim;
 use crate::error::Result;
-use crate::format::frame::{self, Header, ALIGN, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
+use crate::format::frame::{self, Header, ALIGN, FLAGS_ALONE, HEADER_LEN, NO_WITNESS, TIMESTAMP_MAX};
 use crate::format::manifest::Mark;
 use crate::format::segment::{Predecessor, FRAMES_OFFSET};
 use crate::format::walk::Position;
@@ -78,9 +78,6 @@ pub(crate) enum Room {
     /// Only in the next segment.
     Full,
 }
-
-/// The place of a frame in its batch.
-pub(crate) const ALONE: u8 = frame::FLAG_FIRST | frame::FLAG_LAST;
 
 impl Cursor {
     pub(crate) fn new(start: Start) -> Cursor {
@@ -189,7 +186,7 @@ impl Cursor {
     #[inline(always)] // or its arguments go through memory
     pub(crate) fn push(&mut self, body: Body<'_>, place: u8, durable_seq: u64, now_ms: u64) {
         let Body { stored, crc, flags } = body;
-        let header = self.next_header(stored.len(), crc, flags | place, durable_seq, now_ms);
+        let header = self.next_header(stored.len(), crc, flags + place, durable_seq, now_ms);
         let active = room_was_checked(&mut self.active);
         let offset = active.writer.published();
         active.writer.prefetch(header.frame_len());
@@ -210,7 +207,7 @@ impl Cursor {
         durable_seq: u64,
         now_ms: u64,
     ) -> Result<()> {
-        let header = self.next_header(body.stored.len(), body.crc, body.flags | ALONE, durable_seq, now_ms);
+        let header = self.next_header(body.stored.len(), body.crc, body.flags + FLAGS_ALONE, durable_seq, now_ms);
         let active = room_was_checked(&mut self.active);
         let offset = active.writer.published();
         frame[..HEADER_LEN].copy_from_slice(&header.encode(active.segment.seed, offset));
@@ -228,7 +225,7 @@ impl Cursor {
         span.fill(0);
         fill(&mut span[..len]);
         let crc = crc::crc32c(&span[..len]);
-        let header = self.next_header(len, crc, ALONE, durable_seq, now_ms);
+        let header = self.next_header(len, crc, FLAGS_ALONE, durable_seq, now_ms);
         let active = room_was_checked(&mut self.active);
         active.writer.write(offset, &header.encode(active.segment.seed, offset));
         self.advance(&header);

@@ -414,20 +414,15 @@ impl GroupSync {
             None => state.callbacks.entry(claim.seq).or_default().push(callback),
             Some(result) => {
                 drop(state);
-                self.call(vec![callback], || match &result {
-                    Ok(()) => Ok(()),
-                    Err(Error::Truncated { first_seq }) => Err(Error::Truncated { first_seq: *first_seq }),
-                    Err(error) => Err(error.duplicate()),
-                });
+                self.call_now(callback, result);
             }
         }
     }
 
-    /// Calls a callback whose seq was never given.
-    pub(crate) fn call_now(&self, callback: Callback, error: Error) {
-        let mut error = Some(error);
-        let once = move |_| callback(error.take().map_or(Ok(()), Err));
-        self.call(vec![Box::new(once)], || Ok(()));
+    /// Calls a callback with what is known already.
+    pub(crate) fn call_now(&self, callback: Callback, result: Result<()>) {
+        let call = move |_| callback(result);
+        self.call(vec![Box::new(call)], || Ok(()));
     }
 
     /// Wakes who waits, and calls what is due with no lock held.
@@ -442,6 +437,19 @@ impl GroupSync {
             // The panic was reported by the panic hook; it is the callback's own, and the log goes on.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
         }
+    }
+}
+
+/// Lets those append that the last sync woke, so that one sync serves them all: pauses until as many have gathered as are expected,
+/// or nobody more comes.
+pub(crate) fn gather(expected: u32, gathered: impl Fn() -> u32, pause: impl Fn()) {
+    const IDLE_MAX: u32 = 4;
+    let (mut before, mut idle) = (gathered(), 0);
+    while before < expected && idle < IDLE_MAX {
+        pause();
+        let now = gathered();
+        idle = if now == before { idle + 1 } else { 0 };
+        before = now;
     }
 }
 
@@ -496,125 +504,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn group() -> GroupSync {
-        GroupSync::new(0, 0, None, 8)
-    }
-
-    fn mark(seq: u64) -> Mark {
-        Mark { seq, segment: 1, offset: 128 + 8 * seq }
-    }
-
-    fn claim(seq: u64, epoch: u64) -> Claim {
-        Claim { seq, epoch }
-    }
-
-    fn truncated_at(group: &GroupSync, claim: Claim) -> Option<u64> {
-        match group.judge(claim) {
-            Some(Err(Error::Truncated { first_seq })) => Some(first_seq),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_stale_sync_moves_nothing() {
-        let group = group();
-        assert!(group.advance(0, mark(50), None));
-        group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
-        assert!(!group.advance(0, mark(100), None), "it began before the cut");
-        assert_eq!(group.durable_seq(), 50);
-        assert!(group.judge(claim(51, 1)).is_none());
-    }
-
-    #[test]
-    fn what_was_salvaged_before_a_cut_moves_nothing_after_it() {
-        let group = group();
-        group.settle_cut(group.cut(1, 0, 1, None));
-        group.adopted(0, 50, Some(mark(50)));
-        assert_eq!((group.durable_seq(), group.mark()), (0, None));
-        group.adopted(1, 50, Some(mark(50)));
-        assert_eq!((group.durable_seq(), group.mark()), (50, Some(mark(50))));
-    }
-
-    #[test]
-    fn a_claim_is_judged_by_the_lowest_cut_since() {
-        let group = group();
-        let _keeps_cuts = group.register();
-        for (epoch, cut) in [(1, 50), (2, 30), (3, 80)] {
-            group.settle_cut(group.cut(epoch, cut, cut + 1, Some(mark(cut))));
-        }
-        assert_eq!(truncated_at(&group, claim(60, 0)), Some(31));
-        assert_eq!(truncated_at(&group, claim(31, 1)), Some(31));
-        assert_eq!(truncated_at(&group, claim(60, 2)), None, "60 was below the cut at 80");
-        assert_eq!(truncated_at(&group, claim(90, 2)), Some(81));
-        assert!(matches!(group.judge(claim(30, 0)), Some(Ok(()))));
-    }
-
-    #[test]
-    fn cuts_are_forgotten_with_the_last_claim_from_before() {
-        let group = group();
-        let old = group.register();
-        for epoch in 1..=100 {
-            group.settle_cut(group.cut(epoch, epoch, epoch + 1, None));
-        }
-        assert_eq!(group.state.lock().cuts.len(), 100);
-        let new = group.register();
-        drop(old);
-        assert!(group.state.lock().cuts.is_empty());
-        drop(new);
-    }
-
-    #[test]
-    fn a_claim_that_was_cut_is_not_taken_for_the_entry_that_has_its_seq_now() {
-        let group = group();
-        let _keeps_cuts = group.register();
-        group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
-        assert!(group.advance(1, mark(100), None));
-        assert!(matches!(group.wait(claim(60, 0)), Step::Done(Err(Error::Truncated { first_seq: 51 }))));
-        assert!(matches!(group.wait(claim(60, 1)), Step::Done(Ok(()))));
-        assert!(matches!(group.wait(claim(50, 0)), Step::Done(Ok(()))));
-    }
-
-    #[test]
-    fn a_group_is_those_who_wait_however_much_they_wait_for() {
-        let group = std::sync::Arc::new(group());
-        let Step::Lead(leadership) = group.wait(claim(1_000_000, 0)) else { panic!("nobody else leads") };
-        let follower = {
-            let group = std::sync::Arc::clone(&group);
-            std::thread::spawn(move || matches!(group.wait(claim(1, 0)), Step::Done(Ok(()))))
-        };
-        while group.gathered() < 2 {
-            std::thread::yield_now();
-        }
-        assert!(group.advance(0, mark(1_000_000), Some(leadership)));
-        assert!(follower.join().unwrap());
-        assert_eq!((group.last_group(), group.gathered()), (2, 1), "those who were served wait no more");
-        let Step::Lead(leadership) = group.wait(claim(3_000_000, 0)) else { panic!("nobody else leads") };
-        assert!(group.advance(0, mark(3_000_000), Some(leadership)));
-        assert_eq!(group.last_group(), 1);
-    }
-
-    #[test]
-    fn callbacks_are_called_once_whatever_happens() {
-        let group = group();
-        let (send, receive) = std::sync::mpsc::channel();
-        let register = |seq| {
-            let send = send.clone();
-            let epoch = group.state.lock().epoch;
-            group.on_durable(claim(seq, epoch), Box::new(move |result| send.send((seq, result.is_ok())).unwrap()));
-        };
-        (1..=5).for_each(register);
-        group.advance(0, mark(2), None);
-        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(1, true), (2, true)]);
-        register(1);
-        assert_eq!(receive.try_recv().unwrap(), (1, true));
-        group.settle_cut(group.cut(1, 4, 5, Some(mark(4))));
-        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(5, false), (3, true), (4, true)]);
-        register(6);
-        group.fail(None);
-        group.close();
-        assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(6, false)]);
-    }
-}
+mod tests;

@@ -80,6 +80,24 @@ mod tests {
     use std::panic::{catch_unwind, AssertUnwindSafe};
 
     #[test]
+    fn a_thread_knows_whether_it_is_in_user_code() {
+        assert!(!in_user_code());
+        run_inside(1, Place::Callback, || {
+            run_inside(2, Place::Fill, || assert!(in_user_code()));
+            assert!(in_user_code());
+            assert!(std::thread::spawn(|| !in_user_code()).join().unwrap(), "another thread is not");
+        });
+        assert!(!in_user_code());
+        assert!(catch_unwind(|| run_inside(1, Place::Fill, || panic!("in user code"))).is_err());
+        assert!(!in_user_code());
+    }
+
+    #[test]
+    fn each_log_has_its_own_number() {
+        assert_ne!(new_log(), new_log());
+    }
+
+    #[test]
     fn user_code_may_not_wait_on_its_own_log() {
         run_inside(1, Place::Callback, || {
             check_call(1);

@@ -61,3 +61,51 @@ impl Shared {
         *stopped
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+
+    /// A ticker that says when it ticks.
+    fn ticker(interval: Duration) -> (Ticker, Receiver<()>) {
+        let (send, ticks) = mpsc::channel();
+        let tick = move || send.send(()).unwrap();
+        (Ticker::start(Path::new("log"), interval, tick).unwrap(), ticks)
+    }
+
+    #[test]
+    fn ticks_come_until_it_is_stopped() {
+        let (ticker, ticks) = ticker(Duration::from_millis(1));
+        for _ in 0..3 {
+            ticks.recv().unwrap();
+        }
+        ticker.stop();
+        while ticks.try_recv().is_ok() {}
+        assert_eq!(ticks.try_recv(), Err(mpsc::TryRecvError::Disconnected), "the thread has ended");
+    }
+
+    #[test]
+    fn no_tick_comes_before_its_time_and_stopping_does_not_wait_for_one() {
+        // The second is more than the clock can add.
+        for interval in [Duration::from_secs(3600), Duration::MAX] {
+            let (ticker, ticks) = ticker(interval);
+            assert_eq!(ticks.recv_timeout(Duration::from_millis(50)), Err(RecvTimeoutError::Timeout));
+            ticker.stop();
+        }
+    }
+
+    #[test]
+    fn its_own_thread_may_stop_it() {
+        let (send, receive) = mpsc::channel::<Ticker>();
+        let (stopped, is_stopped) = mpsc::channel();
+        let receive = Mutex::new(receive);
+        let stop_itself = move || {
+            receive.lock().recv().unwrap().stop();
+            stopped.send(()).unwrap();
+        };
+        send.send(Ticker::start(Path::new("log"), Duration::from_millis(1), stop_itself).unwrap()).unwrap();
+        is_stopped.recv().unwrap();
+        assert!(is_stopped.recv().is_err(), "the thread ends, and with it the function that it called");
+    }
+}
