@@ -2,6 +2,7 @@
 
 use crate::support::logs::copy_dir;
 use maplog::{Ack, Compression, Error, Log, Options, SegmentState, SyncPolicy};
+use std::borrow::Cow;
 use std::time::Duration;
 
 fn manual() -> Options {
@@ -150,6 +151,20 @@ fn compressed_entries_read_back() {
     assert_eq!(log.get(1).unwrap().unwrap().payload(), text);
     assert_eq!(log.get(2).unwrap().unwrap().payload(), b"short");
     assert!(log.get(3).unwrap().is_none());
+}
+
+#[test]
+fn entries_below_the_size_to_compress_are_stored_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = manual().compression(Compression::Lz4 { min_size: 64 }).open(dir.path()).unwrap();
+    log.append(&[7; 63]).unwrap();
+    assert_eq!(log.stats().bytes_appended, 63);
+    log.append(&[7; 64]).unwrap();
+    assert!(log.stats().bytes_appended < 63 + 64);
+    log.append_batch([&[7; 63]]).unwrap();
+    let view = log.view();
+    let is_borrowed = |seq| matches!(view.get(seq).unwrap().unwrap().into_payload(), Cow::Borrowed(_));
+    assert_eq!([1, 2, 3].map(is_borrowed), [true, false, true]);
 }
 
 #[test]

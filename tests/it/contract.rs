@@ -327,3 +327,36 @@ fn an_empty_log_starts_where_it_goes_on() {
     assert!(matches!(log.reset(1 << 63), Err(Error::SeqOutOfRange { .. })));
     assert_eq!(log.next_seq(), 1001, "a refused reset changes nothing");
 }
+
+#[test]
+fn every_seq_below_two_to_the_63_is_given_and_none_above() {
+    const LIMIT: u64 = 1 << 63;
+    let dir = tempfile::tempdir().unwrap();
+    let log = small(SyncPolicy::Manual).open(dir.path()).unwrap();
+    let is_over = |result: Result<u64>| matches!(result, Err(Error::SeqOutOfRange { seq: LIMIT, .. }));
+    let batch = |payload: &[u8], count| log.append_batch(vec![payload; count]).map(|seqs| seqs.end);
+    let large = [7; 1000];
+
+    log.reset(LIMIT - 4).unwrap();
+    assert!(is_over(batch(b"", 5)));
+    assert_eq!(log.next_seq(), LIMIT - 4, "a batch that does not fit appends nothing");
+    assert_eq!(batch(&large, 2).unwrap(), LIMIT - 2);
+    assert!(is_over(batch(b"", 3)));
+    assert_eq!(log.append(&large).unwrap(), LIMIT - 2);
+    assert_eq!(log.append_with(1000, |place| place.fill(7)).unwrap(), LIMIT - 1);
+    for _ in 0..2 {
+        assert!(is_over(log.append(b"")) && is_over(log.append_as(b"", Ack::Durable)) && is_over(batch(b"", 1)));
+        assert!(is_over(log.append_with(0, |_| ())));
+        assert_eq!((log.next_seq(), log.sync().unwrap()), (LIMIT, LIMIT - 1));
+        log.rotate().unwrap();
+    }
+    log.close().unwrap();
+
+    let log = small(SyncPolicy::Manual).open(dir.path()).unwrap();
+    assert!(log.iter().map(|entry| entry.unwrap()).all(|entry| entry.as_ref() == large));
+    assert_eq!((log.iter().count(), log.next_seq()), (4, LIMIT));
+    assert!(is_over(log.append(b"")));
+    log.truncate_after(LIMIT - 2).unwrap();
+    assert_eq!(log.append(b"the last one").unwrap(), LIMIT - 1);
+    assert!(is_over(log.append(b"")));
+}

@@ -20,6 +20,7 @@ mod naming;
 mod poison;
 mod policies;
 mod regressions;
+mod salvaged;
 mod sealed_while_synced;
 mod seam;
 #[path = "../shared/mod.rs"]
@@ -27,3 +28,4 @@ mod shared;
 mod support;
 mod threads;
 mod tidy;
+mod verdicts;

@@ -3,7 +3,7 @@
 
 use crate::seam;
 use crate::support::logs::copy_dir;
-use maplog::{Ack, DamageKind, Error, Log, Options, SegmentState, SyncPolicy};
+use maplog::{Ack, DamageKind, Error, Follower, Log, Options, SegmentState, SyncPolicy};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::mpsc::{self, Receiver};
@@ -113,6 +113,38 @@ fn waits_end_as_the_contract_says() {
     assert!(matches!(log.view().iter().next(), Some(Err(Error::Closed))) && log.validate().is_err());
     assert!(matches!(log.truncate_before(400), Err(Error::Closed)) && matches!(log.reset(1), Err(Error::Closed)));
     assert!(matches!(log.truncate_after(400), Err(Error::Closed)) && matches!(log.rotate(), Err(Error::Closed)));
+}
+
+#[test]
+fn a_follower_says_when_nothing_came_in_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), SyncPolicy::Manual);
+    log.append(b"1").unwrap();
+    let next = |follower: &mut Follower| {
+        let entry = follower.next_timeout(Duration::from_millis(1)).unwrap();
+        entry.map(|entry| entry.seq())
+    };
+    let (mut published, mut durable) = (log.follow(1).unwrap(), log.follow_durable(1).unwrap());
+    assert_eq!((next(&mut published), next(&mut durable)), (Some(1), None));
+    assert_eq!((next(&mut published), next(&mut durable)), (None, None));
+    log.sync().unwrap();
+    assert_eq!((next(&mut published), next(&mut durable)), (None, Some(1)));
+    assert_eq!((next(&mut published), next(&mut durable)), (None, None));
+}
+
+#[test]
+fn the_next_file_is_made_once_half_of_the_active_one_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), SyncPolicy::Manual);
+    let files = || seam::segment_files(dir.path()).len();
+    while log.segments().iter().map(|segment| segment.bytes_used).sum::<u64>() < (8 << 10) - 200 {
+        log.append(&[7; 100]).unwrap();
+    }
+    let last = log.sync().unwrap();
+    seam::wait_until("the mark of an idle log", || mark(dir.path()).0 == last);
+    assert_eq!(files(), 1);
+    log.append(&[7; 200]).unwrap();
+    seam::wait_until("the next file", || files() == 2);
 }
 
 /// Registers callbacks for `seqs` that say what they were called with, in the order of the calls.
@@ -385,6 +417,32 @@ fn a_witness_is_on_disk_after_a_moment_and_at_close() {
         let log = open(dir.path(), policy);
         assert_eq!(mark(dir.path()), (last, false), "an open log is not clean");
         drop(log);
+    }
+}
+
+#[test]
+fn a_segment_without_an_entry_is_never_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(&dir.path().join("log"), SyncPolicy::Manual);
+    let panicked = || catch_unwind(AssertUnwindSafe(|| log.append_with(1000, |_| panic!("in fill"))));
+    // The first segment of the log, and one after another.
+    assert!(panicked().is_err());
+    log.sync().unwrap();
+    assert_eq!(mark(&dir.path().join("log")), (0, false));
+    while log.segments().last().unwrap().bytes_used < (16 << 10) - 1000 {
+        log.append(&[7; 100]).unwrap();
+    }
+    assert!(panicked().is_err());
+    assert_eq!(log.segments().len(), 2);
+    let last = log.sync().unwrap();
+    assert_eq!(last, log.next_seq() - 1);
+    seam::wait_until("the mark", || mark(&dir.path().join("log")).0 == last);
+    copy_dir(&dir.path().join("log"), &dir.path().join("killed"));
+    for name in ["killed", "log"] {
+        log.close().unwrap();
+        let log = open(&dir.path().join(name), SyncPolicy::Manual);
+        assert_eq!((log.next_seq(), log.recovery().proven_seq), (last + 1, last), "{name}");
+        assert_eq!(log.append(b"next").unwrap(), last + 1);
     }
 }
 

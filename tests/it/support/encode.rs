@@ -1,5 +1,5 @@
 //! Writes the format, from its description and with no code of the library: whole segments and manifest slots, and checksums that
-//! hold over whatever the fuzzer has made of the rest.
+//! hold over whatever a test or the fuzzer has made of the rest.
 
 // The fuzz targets use all of it, the tests a part.
 #![allow(dead_code)]
@@ -67,6 +67,7 @@ pub(crate) struct Predecessor {
 }
 
 /// A segment that is being written.
+#[derive(Debug, Clone)]
 pub(crate) struct Segment(pub(crate) Vec<u8>);
 
 impl Segment {
@@ -82,12 +83,24 @@ impl Segment {
 
     /// Adds a frame.
     pub(crate) fn push(&mut self, seq: u64, distance: u32, flags: u8, stored: &[u8]) -> &mut Segment {
+        self.push_at(1_700_000_000_000, seq, distance, flags, stored)
+    }
+
+    /// Adds a frame of this time.
+    pub(crate) fn push_at(
+        &mut self,
+        timestamp_ms: u64,
+        seq: u64,
+        distance: u32,
+        flags: u8,
+        stored: &[u8],
+    ) -> &mut Segment {
         let at = self.0.len();
         self.0.resize(at + HEADER, 0);
         put_u32(&mut self.0, at + 4, (HEADER + stored.len()) as u32);
         put(&mut self.0, at + 8, seq);
         put_u32(&mut self.0, at + 16, distance);
-        put(&mut self.0, at + 24, 1_700_000_000_000);
+        put(&mut self.0, at + 24, timestamp_ms);
         self.0[at + 30] = 1;
         self.0[at + 31] = flags;
         self.0.extend_from_slice(stored);
