@@ -59,7 +59,7 @@ pub struct Kind {
 const MIB: u64 = 1 << 20;
 /// What a case has of blocks, or of metadata in the form of files.
 const BYTES: u64 = 24 * MIB;
-const FILES: u64 = 2500;
+const FILES: u64 = 4000;
 /// A file so short takes no block on btrfs: it is metadata.
 const INLINE: usize = 2000;
 
