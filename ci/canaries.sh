@@ -18,6 +18,8 @@ export CARGO_TARGET_DIR="$PWD/target/canaries"
 tree="$CARGO_TARGET_DIR/tree"
 output="$CARGO_TARGET_DIR/output"
 found=0 missed=()
+# A hunt takes seconds, a build should not take more: each patch has the library and all that uses it built again.
+export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true CARGO_PROFILE_RELEASE_DEBUG=0
 
 # What the tests depend on was built before, most likely. The tree's own is not taken along: under one name, a bug is soon mistaken for
 # the code without it.
