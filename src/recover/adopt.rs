@@ -40,8 +40,7 @@ impl Plan {
             file::sync_dir_and_ancestors(&paths.metadata)?;
         }
         if !self.dead.is_empty() {
-            let unclean = Manifest { clean: false, ..manifest.current().clone() };
-            manifest.replace(unclean)?;
+            manifest.replace(manifest.current().clone())?;
             unlink_all(&self.dead, paths)?;
         }
         manifest.replace(self.manifest)?;
@@ -70,17 +69,14 @@ fn unlink_all(files: &[PathBuf], paths: &Paths) -> Result<()> {
 
 /// Reads `bytes` of a file, writes them back and syncs them.
 fn write_again(path: &std::path::Path, bytes: Range<u64>) -> Result<()> {
+    const CHUNK: usize = 256 << 10;
     let file = File::open_write(path)?;
-    let mut buf = vec![0; (256 << 10).min((bytes.end - bytes.start) as usize)];
-    let mut at = bytes.start;
-    while at < bytes.end {
-        let len = buf.len().min((bytes.end - at) as usize);
+    let mut buf = vec![0; CHUNK];
+    for at in bytes.clone().step_by(CHUNK) {
+        let len = CHUNK.min((bytes.end - at) as usize);
+        // The verdict saw these bytes; who shortened the file meanwhile broke the condition of open.
         let read = file.read_at(&mut buf[..len], at)?;
-        if read == 0 {
-            break; // The verdict saw these bytes; who shortened the file meanwhile broke the condition of open.
-        }
         file.write_at(&buf[..read], at)?;
-        at += read as u64;
     }
     file.sync()
 }

@@ -23,15 +23,15 @@ pub(super) enum Behind<'s> {
     Linked,
 }
 
-/// The first segment past `id` that the manifest or a link names, and that is not there.
-pub(super) fn first_missing(survey: &Survey<'_>, id: u64) -> Option<u64> {
+/// The first segment of `ids` that the manifest or a link names, and that is not there.
+pub(super) fn first_missing(survey: &Survey<'_>, ids: Range<u64>) -> Option<u64> {
     let named = survey.named_places().map(|place| place.segment);
-    named.filter(|named| *named > id && !survey.live.contains_key(named)).min()
+    named.filter(|named| ids.contains(named) && !survey.live.contains_key(named)).min()
 }
 
 /// Looks behind segment `id`.
 pub(super) fn behind<'s>(survey: &'s Survey<'_>, id: u64) -> Result<Behind<'s>> {
-    let missing = first_missing(survey, id);
+    let missing = first_missing(survey, id + 1..u64::MAX);
     for (_, candidate) in survey.live.range(id + 1..missing.unwrap_or(u64::MAX)) {
         if candidate.link.is_some() {
             return Ok(Behind::Linked);
@@ -86,7 +86,7 @@ fn within(survey: &Survey<'_>, stop: &Stop<'_>, fault: Fault, witness: u64, lost
     // Where nothing records an end, the bytes go on to the next valid frame; of the entries in them, those are lost that the witness
     // reaches.
     let (end, last) = match stop.recorded_end {
-        Some(end) => (Position { seq: end.seq + 1, offset: end.offset }, end.seq),
+        Some(end) => (end.after(), end.seq),
         None => (Position { seq: SEQ_LIMIT, offset: found.max(needed) }, witness),
     };
     let Loss { bytes, seqs, kind } =

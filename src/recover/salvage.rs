@@ -59,8 +59,9 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
         let recorded = survey.recorded_end(segment.id, successor);
-        // Where nothing records an end, what comes later says that the log went on there: frames past that are dead.
-        let later = starts[index + 1..].iter().flatten().map(|start| Bound::of_later(*start));
+        // Where nothing records an end, what comes later says that the log went on there: frames past that are dead. A file says so
+        // of those before it, and not of itself: its own start is no bound.
+        let later = starts[index..].iter().flatten().map(|start| Bound::of_later(*start));
         let missing = missing.iter().filter(|place| place.segment > segment.id).map(|place| Bound::of_missing(*place));
         let own = starts[index].map_or(0, |start| start.seq);
         let bound = later.chain(missing).filter(|bound| bound.seq > own).min_by_key(|bound| bound.seq);
@@ -219,7 +220,7 @@ impl Salvaged {
         promised: Option<RecordedEnd>,
     ) -> Result<Position> {
         let limit = match limit.recorded {
-            Some(end) => Position { seq: end.seq + 1, offset: end.offset },
+            Some(end) => end.after(),
             None => Position { seq: limit.seq, offset: segment.file_len },
         };
         let mut at = start;
@@ -258,7 +259,7 @@ impl Salvaged {
 
 /// The damage of entries that should stand before a segment, and that no file after `last` holds.
 fn missing_before(survey: &Survey<'_>, segment: &Candidate, last: u64, seqs: Range<u64>) -> Damage {
-    match explain::first_missing(survey, last).filter(|id| *id < segment.id) {
+    match explain::first_missing(survey, last..segment.id) {
         Some(id) => Damage { path: survey.paths.segment(id), bytes: 0..0, seqs, kind: DamageKind::Missing },
         None => Damage { kind: DamageKind::Gap, ..segment.link_damage(seqs) },
     }
@@ -270,7 +271,7 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let above_all = witness.max(salvaged.highest_seq) + 1;
     if above_all > salvaged.next_seq {
         let last = salvaged.last_kept();
-        let (path, bytes) = match (explain::first_missing(survey, last.map_or(0, |last| last.id)), last) {
+        let (path, bytes) = match (explain::first_missing(survey, last.map_or(0, |last| last.id)..u64::MAX), last) {
             (Some(id), _) => (survey.paths.segment(id), 0..0),
             (None, Some(last)) => (last.path.clone(), last.end.offset..last.file_len),
             (None, None) => (survey.paths.segment(survey.manifest.first_segment), 0..0),

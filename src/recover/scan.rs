@@ -66,6 +66,11 @@ impl SegmentBytes {
         Ok(&self.map.bytes(range.end)[range.start as usize..])
     }
 
+    /// Makes sure that `len` bytes from `start` on can be loaded, or those of them that the file has.
+    fn touch(&self, start: u64, len: u64) -> Result<()> {
+        self.map.touch(start..start.saturating_add(len))
+    }
+
     fn image(&self, end: u64) -> Image<'_> {
         Image::unproven(self.map.bytes(end.min(self.len)), self.seed)
     }
@@ -73,11 +78,11 @@ impl SegmentBytes {
     /// The frame at `at`: Err for I/O, else whether it is valid.
     fn frame(&self, at: Position) -> Result<std::result::Result<Header, DamageKind>> {
         let image = self.image(self.len);
-        self.map.touch(at.offset..(at.offset + HEADER_LEN as u64).min(self.len))?;
+        self.touch(at.offset, HEADER_LEN as u64)?;
         match image.header(at) {
             Ok(header) => {
                 prefetch_ahead(image.bytes, at.offset, header.frame_len());
-                self.map.touch(at.offset..at.offset + header.frame_len())?;
+                self.touch(at.offset, header.frame_len())?;
                 Ok(image.check_body(at, &header).map(|()| header))
             }
             Err(kind) => Ok(Err(kind)),
@@ -172,11 +177,9 @@ impl SegmentBytes {
 /// The length of `bytes` without the zeros at its end. Whole blocks of zeros are compared at the speed of memory.
 fn trimmed_len(bytes: &[u8]) -> u64 {
     static ZEROS: [u8; 4096] = [0; 4096];
-    let mut end = bytes.len();
-    while end >= ZEROS.len() && bytes[end - ZEROS.len()..end] == ZEROS {
-        end -= ZEROS.len();
-    }
-    bytes[..end].iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1)
+    let blocks = bytes.rchunks(ZEROS.len()).skip_while(|block| **block == ZEROS[..block.len()]);
+    let rest = &bytes[..blocks.map(<[u8]>::len).sum()];
+    rest.iter().rposition(|&byte| byte != 0).map_or(0, |index| index as u64 + 1)
 }
 
 /// Where the frames of a segment begin: as its link says, or with the first intact header if the link is lost.

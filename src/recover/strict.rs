@@ -125,7 +125,7 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         };
         let base = Position { seq: link.base_seq, offset: FRAMES_OFFSET };
         let start = proven.unwrap_or(base);
-        let end = if recorded_end.is_some_and(|end| start.seq > end.seq && start.offset == end.offset) {
+        let end = if recorded_end.map(RecordedEnd::after) == Some(start) {
             start
         } else {
             let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
@@ -164,21 +164,19 @@ pub(super) fn keep(segment: &Candidate, identity: &Identity, base: Position, end
 
 /// The end of what the mark proves of a segment; None if that is nothing, or if the file is too short for it.
 fn proven_part(segment: &Candidate, recorded_end: Option<RecordedEnd>, mark: Mark) -> Option<Position> {
-    let (seq, offset) = match recorded_end {
-        Some(end) if end.seq <= mark.seq => (end.seq, end.offset),
-        _ if mark.segment == segment.id => (mark.seq, mark.offset),
+    let proven = match recorded_end {
+        Some(end) if end.seq <= mark.seq => end,
+        _ if mark.segment == segment.id => RecordedEnd { seq: mark.seq, offset: mark.offset },
         _ => return None,
     };
-    (offset <= segment.file_len).then_some(Position { seq: seq + 1, offset })
+    (proven.offset <= segment.file_len).then_some(proven.after())
 }
 
 /// The damage of a segment that does not go on where the one before ends.
 fn misplaced(segment: &Candidate, expected: u64, base_seq: u64) -> Damage {
-    if base_seq > expected {
-        Damage { kind: DamageKind::Gap, ..segment.link_damage(expected..base_seq) }
-    } else {
-        segment.link_damage(expected..expected)
-    }
+    let seqs = expected..base_seq.max(expected);
+    let kind = if seqs.is_empty() { DamageKind::Link } else { DamageKind::Gap };
+    Damage { kind, ..segment.link_damage(seqs) }
 }
 
 /// The damage of a segment that others say to end before its first seq: of the link that says so, or else of its own.
@@ -197,9 +195,7 @@ fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {
     }
     match &valid.stop {
         Some(stop) if needed_len(survey, stop) > stop.segment.file_len => Fault::Short,
-        Some(_) => Fault::Frame,
-        None if valid.kept.is_empty() && !survey.live.contains_key(&survey.manifest.first_segment) => Fault::Missing,
-        None => Fault::Link,
+        _ => Fault::Frame,
     }
 }
 
@@ -227,7 +223,8 @@ fn next_manifest(survey: &Survey<'_>, valid: &Valid<'_>, clean: bool, last_times
                 ..unchanged
             }
         }
-        None => Manifest { cut: None, mark: None, lost: 0..0, ..unchanged },
+        // What a mark or a cut names holds the log's first entry at least, and would be damage.
+        None => unchanged,
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::manifest::{Cut, Manifest};
 use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN};
+use crate::format::walk::Position;
 use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
@@ -55,6 +56,13 @@ pub(super) struct NamedPlace {
     pub(super) seq: u64,
 }
 
+impl RecordedEnd {
+    /// Where the next frame would start.
+    pub(super) fn after(self) -> Position {
+        Position { seq: self.seq + 1, offset: self.offset }
+    }
+}
+
 impl From<Cut> for RecordedEnd {
     fn from(cut: Cut) -> Self {
         RecordedEnd { seq: cut.end_seq, offset: cut.end_offset }
@@ -92,7 +100,7 @@ impl<'m> Survey<'m> {
 
     /// The live segments in the order of their links, from the first one on, for as far as links lead. Of two links that name one
     /// predecessor the higher id counts: the lower one was empty, and given up. So it is with the first one: it begins where the log
-    /// does, and is the manifest's first, or one that took its place and has no live predecessor.
+    /// does, and has no live predecessor; it is the manifest's first, or one that took its place.
     pub(super) fn chain(&self) -> Vec<&Candidate> {
         let successors: BTreeMap<u64, &Candidate> = self
             .live
@@ -104,7 +112,7 @@ impl<'m> Survey<'m> {
         let first = self.live.values().rev().find(|candidate| {
             let begins = |link: Link| {
                 let follows_the_dead = link.predecessor.map_or(true, |predecessor| predecessor.id < first_segment);
-                link.base_seq == first_seq && (candidate.id == first_segment || follows_the_dead)
+                link.base_seq == first_seq && follows_the_dead
             };
             candidate.identity.is_some() && candidate.link.is_some_and(begins)
         });

@@ -6,16 +6,12 @@
 /// Why the log stops being valid at X.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// There is no valid frame, or no complete batch.
+    /// There is no valid frame, or no complete batch; or no file with a valid link that should hold it.
     Frame,
-    /// The file that should hold it is not there.
-    Missing,
     /// The file that should hold it ends before.
     Short,
-    /// The file that should hold it has no valid link.
-    Link,
-    /// No seq is missing, but a segment that the manifest names, in its mark or its cut, is not reached. A witness is a claim about a place: a chain that does
-    /// not lead there has taken another way, however far its seqs go.
+    /// No seq is missing, but a segment that the manifest names, in its mark or its cut, is not reached. A witness is a claim about a
+    /// place: a chain that does not lead there has taken another way, however far its seqs go.
     Unreached,
     /// The file that should hold it has no valid identity. It was synced before the file got its name: no crash does that.
     Identity,
@@ -37,15 +33,11 @@ enum Proof {
     Uncovered,
 }
 
-const TABLE: [(Fault, Proof, Verdict); 12] = [
+const TABLE: [(Fault, Proof, Verdict); 8] = [
     (Fault::Frame, Proof::Covered, Verdict::Damage),
     (Fault::Frame, Proof::Uncovered, Verdict::Torn),
-    (Fault::Missing, Proof::Covered, Verdict::Damage),
-    (Fault::Missing, Proof::Uncovered, Verdict::Torn),
     (Fault::Short, Proof::Covered, Verdict::Damage),
     (Fault::Short, Proof::Uncovered, Verdict::Torn),
-    (Fault::Link, Proof::Covered, Verdict::Damage),
-    (Fault::Link, Proof::Uncovered, Verdict::Torn),
     (Fault::Unreached, Proof::Covered, Verdict::Damage),
     (Fault::Unreached, Proof::Uncovered, Verdict::Damage),
     (Fault::Identity, Proof::Covered, Verdict::Damage),
@@ -66,7 +58,7 @@ mod tests {
 
     #[test]
     fn exactly_one_row_matches_every_case() {
-        for fault in [Fault::Frame, Fault::Missing, Fault::Short, Fault::Link, Fault::Unreached, Fault::Identity] {
+        for fault in [Fault::Frame, Fault::Short, Fault::Unreached, Fault::Identity] {
             for proof in [Proof::Covered, Proof::Uncovered] {
                 let rows = TABLE.iter().filter(|(f, p, _)| (*f, *p) == (fault, proof)).count();
                 assert_eq!(rows, 1, "{fault:?} {proof:?}");
@@ -76,7 +68,7 @@ mod tests {
 
     #[test]
     fn a_witness_that_just_reaches_x_makes_it_damage() {
-        for fault in [Fault::Frame, Fault::Missing, Fault::Short, Fault::Link] {
+        for fault in [Fault::Frame, Fault::Short] {
             assert_eq!(verdict(fault, 100, 99), Verdict::Torn);
             assert_eq!(verdict(fault, 100, 100), Verdict::Damage);
             assert_eq!(verdict(fault, 100, 101), Verdict::Damage);

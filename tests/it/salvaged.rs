@@ -5,9 +5,11 @@
 
 use crate::shared::fast_dir;
 use crate::support::forge::{self, offset_of, Manifest, Segment, FILE_LEN, FRAME};
-use crate::support::format::{self, Mark, FRAMES};
+use crate::support::format::{self, Cut, Mark, FRAMES};
 use crate::support::logs::contents;
-use maplog::{Log, Options, RecoveryMode, SyncPolicy};
+use crate::support::seam;
+use maplog::testing::Op;
+use maplog::{DamageKind, Error, Log, Options, RecoveryMode, SyncPolicy};
 use std::ops::Range;
 use std::slice::from_ref;
 
@@ -61,6 +63,9 @@ fn assert_salvages(what: &str, manifest: &Manifest, segments: &[Segment], expect
     assert_eq!(contents(&dir.path().join("segments")), before, "{what}: changed by looking");
     let next_seq = log.append(&forge::payload(expected.next_seq)).unwrap();
     assert_eq!(next_seq, expected.next_seq, "{what}");
+    if !expected.losses.is_empty() {
+        assert_stored(dir.path(), manifest, expected, what);
+    }
     log.close().unwrap();
     drop(log);
 
@@ -69,6 +74,24 @@ fn assert_salvages(what: &str, manifest: &Manifest, segments: &[Segment], expect
     assert_eq!(again.lost(), expected.lost(), "{what}, again");
     let reads = expected.reads.iter().cloned().chain([next_seq..next_seq + 1]).flatten();
     assert!(again.reads.into_iter().flatten().eq(reads), "{what}, again");
+}
+
+/// The first change after a salvage stores what was found: the log ended behind the last entry that is there, and which seqs are lost.
+#[track_caller]
+fn assert_stored(dir: &std::path::Path, found: &Manifest, salvaged: &Salvaged, what: &str) {
+    let slot = format::newest_slot(dir).1;
+    assert!(!slot.clean, "{what}: an entry was appended");
+    let lost = salvaged.losses.iter().map(|(_, _, seqs)| seqs).filter(|seqs| !seqs.is_empty());
+    let lost = lost.cloned().reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
+    assert_eq!(slot.lost, lost.unwrap_or(found.first_seq..salvaged.next_seq), "{what}");
+    let Some(last) = salvaged.reads.last().map(|seqs| seqs.end - 1) else {
+        assert_eq!((slot.cut, slot.mark), (None, None), "{what}");
+        return;
+    };
+    let cut = slot.cut.unwrap();
+    assert_eq!((cut.end_seq, cut.next_id), (last, cut.segment + 1), "{what}");
+    assert_eq!(slot.mark, Some(Mark { seq: last, segment: cut.segment, offset: cut.end_offset }), "{what}");
+    assert!(slot.last_timestamp_ms >= 1000 * last, "{what}");
 }
 
 impl Salvaged {
@@ -157,7 +180,10 @@ fn frames_without_a_link_are_found() {
     let without_first = second.without_link().flipped(FRAMES + 2);
     let found =
         Salvaged { reads: vec![1..11, 12..31], losses: vec![(2, LINK, EMPTY), (2, LINK, 11..12)], ..whole(30, vec![]) };
-    assert_salvages("and its first header", &manifest, &[first, without_first, third], &found);
+    assert_salvages("and its first header", &manifest, &[first.clone(), without_first.clone(), third.clone()], &found);
+    // What was truncated before it does not come back in the place of what is lost.
+    let dead_behind = first.entries(14, None);
+    assert_salvages("and dead frames before it", &manifest, &[dead_behind, without_first, third], &found);
 }
 
 #[test]
@@ -214,7 +240,7 @@ fn two_segments_with_the_same_entries_are_not_both_believed() {
     let first = ten();
     let second = Segment::new(2, 6, [1, 5, offset_of(1, 6)]).entries(20, Some(18));
     // The mark says that the first one went on.
-    let cut = forge::Cut { segment: 1, end_seq: 10, end_offset: offset_of(1, 11), next_id: 2 };
+    let cut = Cut { segment: 1, end_seq: 10, end_offset: offset_of(1, 11), next_id: 2 };
     let manifest = Manifest { cut: Some(cut), ..NOTHING };
     let expected = Salvaged {
         reads: vec![1..11],
@@ -224,6 +250,16 @@ fn two_segments_with_the_same_entries_are_not_both_believed() {
         torn_bytes: 0,
     };
     assert_salvages("overlapping", &manifest, &[first, second], &expected);
+    // One without a link is not believed either, and ends nothing that begins where it does.
+    let [first, second, _] = three();
+    let copy = Segment::new(3, 11, [1, 10, offset_of(1, 11)]).entries(12, None).without_link();
+    let expected = Salvaged {
+        reads: vec![1..4, 5..21],
+        losses: vec![(1, offset_of(1, 4)..offset_of(1, 5), 4..5), (3, LINK, EMPTY), (3, LINK, EMPTY)],
+        ..whole(20, vec![])
+    };
+    let manifest = marked(second.mark());
+    assert_salvages("a copy", &manifest, &[first.flipped(offset_of(1, 4) + 40), second, copy], &expected);
 }
 
 #[test]
@@ -275,17 +311,75 @@ fn a_torn_tail_is_dropped_with_the_batch_that_it_breaks() {
     }
 }
 
+/// How many notes there are about the first segment, and how many about the second one.
+fn notes(manifest: &Manifest, segments: &[Segment]) -> [usize; 2] {
+    let dir = fast_dir();
+    forge::write(dir.path(), manifest, segments);
+    let log = salvage().open(dir.path()).unwrap();
+    let notes = log.recovery().notes.clone();
+    [1, 2].map(|id| notes.iter().filter(|note| note.contains(&format!("wal-{id:06}.log"))).count())
+}
+
+#[test]
+fn an_end_that_an_earlier_salvage_knew_is_noted_where_that_lost_something() {
+    // Where the first two end, their successors' first frames say, and an earlier salvage may have known better.
+    let [first, second, third] = three();
+    let damaged = first.flipped(offset_of(1, 4) + 40);
+    let all = [damaged, second.without_link(), third.clone().without_link()];
+    let lost = |lost| notes(&Manifest { lost, ..marked(third.mark()) }, &all);
+    assert_eq!(lost(5..5), [0, 0]);
+    assert_eq!(lost(3..5), [1, 0]);
+    assert_eq!(lost(10..11), [1, 0]);
+    assert_eq!(lost(3..11), [1, 0]);
+    assert_eq!(lost(3..12), [1, 1]);
+    assert_eq!(lost(11..13), [0, 1]);
+    assert_eq!(lost(20..21), [0, 1]);
+    assert_eq!(lost(21..22), [0, 0]);
+}
+
+#[test]
+fn an_io_error_ends_a_salvage() {
+    let dir = fast_dir();
+    forge::write(dir.path(), &marked(ten().mark()), &[ten().flipped(offset_of(1, 4) + 40)]);
+    let failed = std::sync::atomic::AtomicBool::new(false);
+    let once = seam::before(dir.path(), move |op| {
+        let fails = matches!(op, Op::Map { .. }) && !failed.swap(true, std::sync::atomic::Ordering::Relaxed);
+        if fails {
+            Err(seam::eio())
+        } else {
+            Ok(())
+        }
+    });
+    let error = salvage().open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    drop(once);
+    assert_eq!(salvage().open(dir.path()).unwrap().recovery().losses.len(), 1);
+}
+
+#[test]
+fn what_is_lost_at_an_end_says_why() {
+    let kind = |segment: Segment| {
+        let dir = fast_dir();
+        forge::write(dir.path(), &marked(ten().mark()), &[segment]);
+        let log = salvage().open(dir.path()).unwrap();
+        let losses = &log.recovery().losses;
+        assert_eq!((losses.len(), losses[0].seqs.clone()), (1, 10..11));
+        losses[0].kind.clone()
+    };
+    let (expected, found) = (offset_of(1, 11), offset_of(1, 10));
+    assert_eq!(kind(ten().with_len(found)), DamageKind::Short { expected, found });
+    let found = expected - 1;
+    assert_eq!(kind(ten().with_len(found)), DamageKind::Short { expected, found });
+    let flipped = || ten().flipped(offset_of(1, 10) + 40);
+    assert!(matches!(kind(flipped().with_len(expected)), DamageKind::Payload { .. }));
+    assert!(matches!(kind(flipped()), DamageKind::Payload { .. }));
+}
+
 #[test]
 fn a_segment_whose_end_nobody_knows_any_more_is_noted() {
     let [first, second, third] = three();
     let blank = |segment: &Segment| segment.clone().without_link().without_identity();
-    let notes = |manifest: &Manifest, segments: &[Segment]| {
-        let dir = fast_dir();
-        forge::write(dir.path(), manifest, segments);
-        let log = salvage().open(dir.path()).unwrap();
-        let notes = log.recovery().notes.clone();
-        notes.iter().filter(|note| note.contains("wal-000001.log")).count()
-    };
+    let notes = |manifest: &Manifest, segments: &[Segment]| notes(manifest, segments)[0];
     let manifest = marked(third.mark());
     assert_eq!(notes(&manifest, &[first.clone(), second.clone(), third.clone()]), 0);
     assert_eq!(
@@ -310,6 +404,9 @@ fn a_file_that_was_given_up_empty_is_no_loss() {
         ..whole(20, vec![])
     };
     assert_salvages("given up", &marked(second.mark()), &[log.clone(), given_up.clone(), second], &expected);
+    // Of two that name one predecessor the later counts, whatever the other one holds.
+    let (other, second) = (given_up.clone().entries(13, None), Segment::after(&ten(), 3).entries(20, None));
+    assert_salvages("two successors", &marked(second.mark()), &[log.clone(), other, second], &expected);
     let expected = Salvaged { reads: vec![1..4, 5..11], next_seq: 11, proven_seq: 10, ..expected };
     assert_salvages("the last one", &marked(ten().mark()), &[log, given_up], &expected);
 }

@@ -2,13 +2,16 @@
 //! come out. Where it is damage, the file, the bytes, the lost seqs and the kind are the right ones.
 
 use crate::shared::fast_dir;
-use crate::support::forge::{self, offset_of, Cut, Manifest, Segment, FILE_LEN, FRAME};
-use crate::support::format::{self, Mark, FRAMES};
+use crate::support::forge::{self, offset_of, Manifest, Segment, FILE_LEN, FRAME};
+use crate::support::format::{self, Cut, Mark, FRAMES};
 use crate::support::logs::contents;
+use crate::support::seam;
+use maplog::testing::Op;
 use maplog::{Damage, DamageKind, Error, Log, Options, RecoveryMode, RecoveryReport, SyncPolicy, Verify};
 use std::ops::Range;
 use std::path::Path;
 use std::slice::from_ref;
+use std::sync::{Arc, Mutex};
 
 fn options() -> Options {
     Options::new().segment_size(FILE_LEN).sync_policy(SyncPolicy::Manual)
@@ -34,11 +37,38 @@ fn assert_opens(what: &str, manifest: &Manifest, segments: &[Segment], kept: Kep
     let RecoveryReport { last_seq, proven_seq, torn_bytes, entries_scanned, .. } = report;
     assert_eq!(Kept { last_seq, proven_seq, torn_bytes, entries_scanned }, kept, "{what}");
     assert_eq!(report.bytes_scanned, entries_scanned * FRAME, "{what}");
+    assert!(manifest.clean || !report.clean, "{what}");
+    assert_stored(dir.path(), manifest, last_seq, what);
+    let timestamp_ms = if entries_scanned > 0 { 1000 * last_seq } else { 0 };
+    assert!(format::newest_slot(dir.path()).1.last_timestamp_ms >= timestamp_ms, "{what}");
     assert_reads(&log, manifest.first_seq..last_seq + 1, what);
     log.close().unwrap();
     let log = options().verify(Verify::All).open(dir.path()).unwrap_or_else(|error| panic!("{what}, again: {error}"));
     assert_reads(&log, manifest.first_seq..last_seq + 1, what);
     report
+}
+
+/// An open stores what it found before anybody hears of it: the log begins with its first file, and ends where its last one does, with
+/// a cut, for what stands past it never counts again. A log that was closed goes on as it was.
+#[track_caller]
+fn assert_stored(dir: &Path, found: &Manifest, last_seq: u64, what: &str) {
+    let slot = format::newest_slot(dir).1;
+    assert!(!slot.clean, "{what}: it may be appended to");
+    let Some(last) = format::segments(dir).into_iter().rev().find(|segment| !segment.frames.is_empty()) else {
+        assert_eq!((slot.cut, slot.mark, slot.first_seq), (None, None, last_seq + 1), "{what}");
+        return;
+    };
+    assert_eq!(slot.first_segment, ids(dir)[0], "{what}");
+    if found.clean {
+        assert_eq!((slot.cut, slot.mark), (found.cut, found.mark), "{what}");
+        return;
+    }
+    let end_offset = last.frame(last_seq).bytes.end;
+    let (segment, end_seq) = (last.id, last_seq);
+    let next_id = slot.cut.map_or(0, |cut| cut.next_id);
+    assert!(next_id > segment, "{what}");
+    assert_eq!(slot.cut, Some(Cut { segment, end_seq, end_offset, next_id }), "{what}");
+    assert_eq!(slot.mark, Some(Mark { seq: end_seq, segment, offset: end_offset }), "{what}");
 }
 
 #[track_caller]
@@ -338,6 +368,99 @@ fn a_segment_that_does_not_begin_where_the_one_before_ends_is_damage() {
 }
 
 #[test]
+fn a_segment_that_ends_before_it_begins_is_damage() {
+    let second = Segment::new(2, 11, [1, 10, offset_of(1, 11)]).entries(20, None);
+    let third = Segment::new(3, 21, [2, 10, 4096]).entries(30, None);
+    let all = [ten(), second, third];
+    let found = damage("by the link behind it", &NOTHING, &all, Verify::Unproven);
+    assert_eq!(found, named("link", 3, LINK, 0..0));
+    // The manifest knows the segment: not the link behind it is wrong, but its own.
+    let marked = |mark| Manifest { mark: Some(mark), ..NOTHING };
+    let found = damage("by the mark", &marked(Mark { seq: 10, segment: 2, offset: 4096 }), &all[..2], Verify::Unproven);
+    assert_eq!(found, named("link", 2, LINK, 0..0));
+    let in_the_second = Mark { seq: 15, segment: 2, offset: offset_of(11, 16) };
+    let found = damage("by the link, and marked", &marked(in_the_second), &all, Verify::Unproven);
+    assert_eq!(found, named("link", 2, LINK, 0..0));
+    // Nor does one take the first segment's place that says to follow it.
+    let second = Segment::new(2, 1, [1, 0, 4096]).entries(20, None);
+    let found = damage("the first one", &NOTHING, &[ten(), second], Verify::Unproven);
+    assert_eq!(found, named("link", 2, LINK, 0..0));
+}
+
+#[test]
+fn what_a_salvage_found_lost_was_there() {
+    let lost = |lost| Manifest { lost, ..NOTHING };
+    let kept = |last_seq| Kept { last_seq, proven_seq: 10, torn_bytes: 0, entries_scanned: last_seq };
+    assert_opens("up to the last entry", &lost(9..11), &[ten()], kept(10));
+    assert_opens("and one more", &lost(9..11), &[ten().entries(11, None)], kept(11));
+    let found = damage("past the last entry", &lost(9..12), &[ten()], Verify::Unproven);
+    assert_eq!(found.seqs, 11..12);
+}
+
+/// What an open did to the segments' files: the bytes that it wrote, and the files that it synced.
+fn adopted(manifest: &Manifest, segments: &[Segment]) -> (Vec<(u64, Range<u64>)>, Vec<u64>) {
+    let dir = fast_dir();
+    forge::write(dir.path(), manifest, segments);
+    let done = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+    let seen = Arc::clone(&done);
+    let segment = |path: &Path| (1..=3).find(|id| path.ends_with(format!("wal-{id:06}.log")));
+    let _watch = seam::watch(dir.path(), move |op| {
+        let (writes, syncs) = &mut *seen.lock().unwrap();
+        match op {
+            Op::Write { path, offset, data } => {
+                writes.extend(segment(path).map(|id| (id, *offset..offset + data.len() as u64)));
+            }
+            Op::SyncFile { path } => syncs.extend(segment(path)),
+            _ => {}
+        }
+    });
+    let log = options().open(dir.path()).unwrap();
+    let done = std::mem::take(&mut *done.lock().unwrap());
+    drop(log);
+    done
+}
+
+#[test]
+fn an_open_writes_again_what_no_witness_covers_and_nothing_else() {
+    let all = three(None);
+    let ends = [all[0].end(), all[1].end(), all[2].end()];
+    let marked = |mark| Manifest { mark: Some(mark), ..NOTHING };
+    let everything = vec![(1, 0..ends[0]), (2, 0..ends[1]), (3, 0..ends[2])];
+    assert_eq!(adopted(&NOTHING, &all), (everything, vec![1, 2, 3]));
+    let within_the_second = marked(Mark { seq: 15, segment: 2, offset: offset_of(11, 16) });
+    let rest = vec![(2, offset_of(11, 16)..ends[1]), (3, 0..ends[2])];
+    assert_eq!(adopted(&within_the_second, &all), (rest, vec![2, 3]));
+    assert_eq!(adopted(&marked(all[1].mark()), &all), (vec![(3, 0..ends[2])], vec![3]));
+    assert_eq!(adopted(&marked(all[2].mark()), &all), (vec![], vec![]));
+    assert_eq!(adopted(&Manifest { clean: true, ..marked(all[2].mark()) }, &all), (vec![], vec![]));
+    // A long stretch is written in pieces, and not beyond its end.
+    let long = Segment::first(1, 1).entries(10_000, None).with_len(1 << 20);
+    let (writes, syncs) = adopted(&NOTHING, from_ref(&long));
+    assert!(writes.len() > 1 && writes[0].1.start == 0 && syncs == [1], "{writes:?}");
+    assert!(writes.windows(2).all(|pair| pair[0].1.end == pair[1].1.start), "{writes:?}");
+    assert_eq!(writes.last().unwrap().1.end, long.end());
+}
+
+#[test]
+fn a_segment_that_is_proven_costs_an_open_no_look_at_its_frames() {
+    let maps = |verify| {
+        let dir = fast_dir();
+        let all = three(None);
+        forge::write(dir.path(), &Manifest { mark: Some(all[2].mark()), ..NOTHING }, &all);
+        let maps = Arc::new(Mutex::new(0));
+        let seen = Arc::clone(&maps);
+        let _watch = seam::watch(dir.path(), move |op| {
+            *seen.lock().unwrap() += u32::from(matches!(op, Op::Map { .. }) && seam::is_about(op, "wal-"));
+        });
+        drop(options().verify(verify).open(dir.path()).unwrap());
+        let maps = *maps.lock().unwrap();
+        maps
+    };
+    // Behind the mark in the last one both have to look.
+    assert_eq!(maps(Verify::All) - maps(Verify::Unproven), 2);
+}
+
+#[test]
 fn a_file_that_is_too_short_for_what_it_held_says_by_how_much() {
     let [first, second] = two(Some(10));
     for len in [FRAMES + 8, offset_of(1, 10), offset_of(1, 11) - 8, offset_of(1, 11) - 1] {
@@ -351,6 +474,13 @@ fn a_file_that_is_too_short_for_what_it_held_says_by_how_much() {
     let report = assert_opens("unproven", &NOTHING, &[short, second.clone()], kept);
     assert_eq!(report.segments, 1);
     let exact = first.with_len(offset_of(1, 11));
+    let found = damage(
+        "just long enough, and flipped",
+        &NOTHING,
+        &[exact.clone().flipped(offset_of(1, 10) + 40), two(Some(10))[1].clone()],
+        Verify::Unproven,
+    );
+    assert_eq!(found, named("payload", 1, frames(1, 10..11), 10..11));
     let kept = Kept { last_seq: 20, proven_seq: 0, torn_bytes: 0, entries_scanned: 20 };
     assert_opens("just long enough", &NOTHING, &[exact, second], kept);
 }
@@ -460,6 +590,11 @@ fn a_chain_that_does_not_lead_to_what_the_manifest_names_is_damage_however_far_i
     assert_eq!(found, named("link", 2, LINK, 11..13));
     let found = damage("no file", &manifest, from_ref(&first), Verify::Unproven);
     assert_eq!(found, named("missing", 2, 0..0, 1..13));
+    // With as many frames as the cut has entries, none is missing; with one fewer, that one is.
+    let found = damage("all seqs", &manifest, &[ten().entries(12, None)], Verify::Unproven);
+    assert_eq!(found, named("missing", 2, 0..0, 1..13));
+    let found = damage("all but one", &manifest, &[ten().entries(11, None)], Verify::Unproven);
+    assert_eq!(found, named("missing", 2, 0..0, 12..13));
     let marked = Manifest { mark: Some(Mark { seq: 11, segment: 2, offset: offset_of(11, 12) }), ..NOTHING };
     let found = damage("no file, and a mark", &marked, &[first], Verify::Unproven);
     assert_eq!(found, named("missing", 2, 0..0, 1..12));

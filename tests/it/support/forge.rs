@@ -1,7 +1,7 @@
 //! Logs made by hand: any shape that recovery may meet, with checksums that hold. What is to be invalid is changed afterwards.
 
 use super::encode::{self, Predecessor, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
-use super::format::{self, Mark, FRAMES};
+use super::format::{self, Cut, Mark, FRAMES};
 use std::fs;
 use std::ops::Range;
 use std::path::Path;
@@ -32,14 +32,6 @@ pub(crate) struct Manifest {
     pub(crate) mark: Option<Mark>,
     pub(crate) last_timestamp_ms: u64,
     pub(crate) lost: Range<u64>,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Cut {
-    pub(crate) segment: u64,
-    pub(crate) end_seq: u64,
-    pub(crate) end_offset: u64,
-    pub(crate) next_id: u64,
 }
 
 impl Manifest {

@@ -166,13 +166,25 @@ pub(crate) struct Mark {
     pub(crate) offset: u64,
 }
 
+/// The end of a segment in the manifest, and the next one that may follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(crate) segment: u64,
+    pub(crate) end_seq: u64,
+    pub(crate) end_offset: u64,
+    pub(crate) next_id: u64,
+}
+
 /// A valid slot of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Slot {
     pub(crate) generation: u64,
     pub(crate) first_segment: u64,
     pub(crate) first_seq: u64,
+    pub(crate) cut: Option<Cut>,
     pub(crate) mark: Option<Mark>,
+    pub(crate) last_timestamp_ms: u64,
+    pub(crate) lost: Range<u64>,
     pub(crate) clean: bool,
 }
 
@@ -185,12 +197,21 @@ pub(crate) fn slot(bytes: &[u8]) -> Option<Slot> {
     if &slot[..8] != b"MAPLOGMF" || !is_sealed(slot) {
         return None;
     }
+    let cut = Cut {
+        segment: u64_at(slot, 56),
+        end_seq: u64_at(slot, 64),
+        end_offset: u64_at(slot, 72),
+        next_id: u64_at(slot, 80),
+    };
     let mark = Mark { seq: u64_at(slot, 88), segment: u64_at(slot, 96), offset: u64_at(slot, 104) };
     Some(Slot {
         generation: u64_at(slot, 32),
         first_segment: u64_at(slot, 40),
         first_seq: u64_at(slot, 48),
+        cut: (cut.segment != 0).then_some(cut),
         mark: (mark.segment != 0).then_some(mark),
+        last_timestamp_ms: u64_at(slot, 112),
+        lost: u64_at(slot, 120)..u64_at(slot, 128),
         clean: u32_at(slot, 12) & 1 != 0,
     })
 }
