@@ -329,7 +329,7 @@ impl Appender {
     fn lock_with_room(&self, frames: Frames) -> Result<MutexGuard<'_, Cursor>> {
         let cursor = self.cursor.lock();
         let is_far_from_limit = (..SEQ_SAFE).contains(&cursor.next_seq);
-        if cursor.has_room(frames.len) && !cursor.frozen && is_far_from_limit && self.health.is_fine() {
+        if cursor.has_room(frames.len) && is_far_from_limit && self.health.is_fine() {
             return Ok(cursor);
         }
         self.make_room(cursor, frames)

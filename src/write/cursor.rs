@@ -27,7 +27,7 @@ pub(crate) struct Cursor {
     pub(crate) counters: Counters,
     /// Raised by every cut and reset: what was claimed under a lower one is not what has the seq now.
     pub(crate) epoch: u64,
-    /// Appends wait: a cut is being written to the manifest.
+    /// Appends wait: a cut is being written to the manifest. No segment is active meanwhile.
     pub(crate) frozen: bool,
     /// Where the last segment before the active one ends; None where the log begins.
     pub(crate) predecessor: Option<Predecessor>,

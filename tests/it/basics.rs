@@ -1,5 +1,6 @@
 //! What every user does: append, sync, read, truncate, close, open again.
 
+use crate::shared::fast_dir;
 use crate::support::logs::copy_dir;
 use maplog::{Ack, Compression, Error, Log, Options, SegmentState, SyncPolicy};
 use std::borrow::Cow;
@@ -226,4 +227,32 @@ fn segments_of_an_earlier_run_read_the_same_in_every_way() {
     check(&log);
     log.close().unwrap();
     check(&options.clone().open(dir.path()).unwrap());
+}
+
+#[test]
+fn a_log_that_is_closed_keeps_no_empty_file() {
+    let dir = fast_dir();
+    let segments = || std::fs::read_dir(dir.path().join("segments")).unwrap().count();
+    let log = manual().open(dir.path()).unwrap();
+    let filled = std::panic::AssertUnwindSafe(|| log.append_with(10, |_| panic!("nothing to fill in")));
+    assert!(std::panic::catch_unwind(filled).is_err());
+    assert!(segments() > 0, "one was made for it");
+    log.close().unwrap();
+    assert_eq!(segments(), 0);
+
+    let log = manual().open(dir.path()).unwrap();
+    log.append(b"an entry").unwrap();
+    log.close().unwrap();
+    assert_eq!(segments(), 1);
+}
+
+#[test]
+fn user_code_of_one_log_may_call_another() {
+    let (one_dir, other_dir) = (fast_dir(), fast_dir());
+    let (one, other) = (manual().open(one_dir.path()).unwrap(), manual().open(other_dir.path()).unwrap());
+    for (outer, inner) in [(&one, &other), (&other, &one)] {
+        outer.append_with(1, |place| place[0] = inner.append(b"an entry").unwrap() as u8).unwrap();
+        inner.sync().unwrap();
+    }
+    assert_eq!((one.next_seq(), other.next_seq()), (3, 3));
 }

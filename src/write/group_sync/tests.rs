@@ -243,3 +243,12 @@ fn no_more_wait_than_may_and_each_who_leaves_lets_one_in() {
     group.close();
     assert!(matches!(group.writer(), Err(Error::Closed)));
 }
+
+#[test]
+fn how_far_a_log_is_durable_can_be_printed() {
+    let group = group();
+    assert!(group.advance(0, mark(50), None));
+    group.settle_cut(group.cut(7, 20, 21, Some(mark(20))));
+    let printed = format!("{group:?}");
+    assert!(printed.contains("epoch: 7, durable_seq: 20"), "{printed}");
+}
