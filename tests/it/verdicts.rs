@@ -461,6 +461,24 @@ fn a_segment_that_is_proven_costs_an_open_no_look_at_its_frames() {
 }
 
 #[test]
+fn a_stretch_that_cannot_be_read_is_an_error_wherever_the_walk_meets_it() {
+    const PAGES: Range<u64> = 256 << 10..512 << 10;
+    let long = Segment::first(1, 1).entries(10_000, None).with_len(1 << 20);
+    let dir = fast_dir();
+    forge::write(dir.path(), &Manifest { mark: Some(long.mark()), ..NOTHING }, from_ref(&long));
+    let bad_sector = seam::before(dir.path(), |op| match op {
+        Op::Populate { bytes, .. } | Op::Read { bytes, .. } if bytes.start < PAGES.end && PAGES.start < bytes.end => {
+            Err(seam::eio())
+        }
+        _ => Ok(()),
+    });
+    let error = options().verify(Verify::All).open(dir.path()).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    drop(bad_sector);
+    assert_eq!(options().verify(Verify::All).open(dir.path()).unwrap().next_seq(), 10_001);
+}
+
+#[test]
 fn a_file_that_is_too_short_for_what_it_held_says_by_how_much() {
     let [first, second] = two(Some(10));
     for len in [FRAMES + 8, offset_of(1, 10), offset_of(1, 11) - 8, offset_of(1, 11) - 1] {
@@ -530,6 +548,11 @@ fn left_by_open(manifest: &Manifest, segments: &[Segment], last_seq: u64) -> Vec
     let log = options().open(dir.path()).unwrap();
     assert_reads(&log, manifest.first_seq..last_seq + 1, "what is left");
     let left = ids(dir.path());
+    assert_eq!(
+        Some(&format::newest_slot(dir.path()).1.first_segment),
+        left.first(),
+        "a lower one is dead from here on"
+    );
     // The next segment's id is one that no file had.
     log.append(b"next").unwrap();
     let next_id = segments.iter().map(|segment| segment.id + 1).chain(manifest.cut.map(|cut| cut.next_id)).max();

@@ -2,6 +2,7 @@
 
 use crate::shared::fast_dir;
 use crate::support::child;
+use crate::support::format;
 use crate::support::logs::{assert_holds, fill, manual, payload};
 use crate::support::seam::{self, Gate};
 use maplog::testing::set_clock_ms;
@@ -107,6 +108,28 @@ fn case_22_bytes_that_a_closure_leaves_unwritten_are_zeros() {
         drop(entry);
         log.truncate_before(seq).unwrap();
     }
+}
+
+#[test]
+fn case_22_nor_does_the_padding_of_any_length_keep_what_a_recycled_file_held() {
+    let dir = fast_dir();
+    let log = manual().open(dir.path()).unwrap();
+    let mut recycled = 0;
+    for _ in 0..10 {
+        let first = log.next_seq();
+        for _ in 0..150 {
+            log.append(&[0xff; 48]).unwrap();
+        }
+        for len in 0..=17 {
+            log.append(&vec![7; len]).unwrap();
+        }
+        for seq in first..log.next_seq() {
+            let (segment, _) = format::find(dir.path(), seq); // a frame whose padding is not zero is none
+            recycled += u32::from(segment.is_recycled);
+        }
+        log.truncate_before(log.next_seq()).unwrap();
+    }
+    assert!(recycled > 0, "no file was recycled");
 }
 
 /// Gives other bytes with each call, and counts the calls.
