@@ -124,7 +124,7 @@ impl<'i> Image<'i> {
                 next = end;
                 break;
             }
-            if next.seq > at.seq && self.frame(next).is_ok() {
+            if self.frame(next).is_ok() {
                 break;
             }
         }
@@ -196,6 +196,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_loss_goes_no_further_than_its_end_in_seq_or_in_bytes() {
+        let mut bytes = image(5, 20);
+        bytes[at(3, 20).offset as usize + 40] ^= 1;
+        let image = Image::unproven(&bytes, SEED);
+        let loss = |end: Position| {
+            let Loss { bytes, seqs, .. } = image.loss(at(3, 20), DamageKind::Field, end);
+            (bytes, seqs)
+        };
+        let from = at(3, 20).offset;
+        assert_eq!(loss(at(6, 20)), (from..at(4, 20).offset, 3..4), "the next frame is intact");
+        let fewer_seqs = Position { seq: 4, ..at(6, 20) };
+        assert_eq!(loss(fewer_seqs), (from..at(6, 20).offset, 3..4), "and past the end");
+        let fewer_bytes = Position { seq: 9, ..at(4, 20) };
+        assert_eq!(loss(fewer_bytes), (from..at(4, 20).offset, 3..9), "and past the end");
     }
 
     #[test]
