@@ -283,16 +283,19 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
     let lost = salvaged.losses.iter().map(|loss| loss.seqs.clone()).filter(|seqs| !seqs.is_empty());
     let lost = lost.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
     let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(salvaged.tally.last_timestamp_ms);
+    // A damaged file stays, and so does a cut behind the last one that is kept: only it says where the dead frames of its file begin.
+    let is_behind = |cut: &Cut| last.map_or(true, |(segment, end)| cut.segment > segment && cut.end_seq >= end.seq);
+    let cut_behind = survey.manifest.cut.filter(is_behind);
     let manifest = Manifest {
         clean: false,
         last_timestamp_ms,
-        // No file behind the last one that is kept is dead by this cut: a damaged one stays.
-        cut: last.map(|(segment, end)| Cut {
+        // No file behind the last one that is kept is dead by this cut.
+        cut: cut_behind.or(last.map(|(segment, end)| Cut {
             segment,
             end_seq: end.seq - 1,
             end_offset: end.offset,
             next_id: segment + 1,
-        }),
+        })),
         mark: last.map(|(segment, end)| Mark { seq: end.seq - 1, segment, offset: end.offset }),
         lost: lost.unwrap_or(survey.manifest.first_seq..salvaged.next_seq),
         ..survey.manifest.clone()

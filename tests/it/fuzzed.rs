@@ -273,6 +273,32 @@ fn nor_does_one_that_names_the_other_as_its_predecessor() {
 }
 
 #[test]
+fn a_salvage_of_which_nothing_is_left_behind_a_cut_does_not_forget_the_cut() {
+    for nothing_is_left in [false, true] {
+        let dir = fast_dir();
+        thrice_begun(dir.path());
+        fs::remove_file(segment_path(dir.path(), 3)).unwrap();
+        let path = segment_path(dir.path(), 2);
+        let mut bytes = fs::read(&path).unwrap();
+        // The payloads of 6 and 7; those of 8 and 9, which were truncated, are whole.
+        bytes[128 + 32] ^= 1;
+        bytes[128 + 40 + 32] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        if nothing_is_left {
+            fs::write(segment_path(dir.path(), 1), [0; 8192]).unwrap();
+        }
+        for _ in 0..3 {
+            let log = salvage().open(dir.path()).unwrap();
+            for lost in 6..9 {
+                assert!(log.get(lost).is_err_and(|error| error.is_damage()), "{lost}: {}", log.recovery());
+            }
+            log.rotate().unwrap();
+            log.close().unwrap();
+        }
+    }
+}
+
+#[test]
 fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
     // Names of segments stop being names at some number, which only a forged manifest comes near.
     for next_id in [1 << 61, (1 << 62) - 1] {
