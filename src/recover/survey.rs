@@ -8,7 +8,7 @@ use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
 use crate::sys::lock::ReadersLease;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -148,15 +148,21 @@ impl<'m> Survey<'m> {
         mark.into_iter().chain(cut).chain(linked)
     }
 
-    /// Takes what a damaged identity said from the link; the damage of each.
+    /// Takes what a damaged identity said from the link; the damage of each. Every file has a salt of its own: of two that have the
+    /// same one the later is a copy, and nobody knows what its own file said.
     pub(super) fn restore_identities(&mut self) -> Vec<Damage> {
         let log_id = self.manifest.log_id;
-        let restore = |candidate: &mut Candidate| {
-            let identity = candidate.identity_by_link(log_id).filter(|_| candidate.identity.is_none())?;
-            (candidate.identity, candidate.link) = (Some(identity), candidate.bare_link);
-            Some(candidate.identity_damage(0..0))
-        };
-        self.live.values_mut().filter_map(restore).collect()
+        let whole = self.live.values().filter_map(|candidate| candidate.identity);
+        let mut salts: BTreeSet<u64> = whole.map(|identity| identity.salt).collect();
+        let mut restored = Vec::new();
+        for candidate in self.live.values_mut().filter(|candidate| candidate.identity.is_none()) {
+            candidate.bare_link = candidate.bare_link.filter(|link| salts.insert(link.salt));
+            if let Some(identity) = candidate.identity_by_link(log_id) {
+                (candidate.identity, candidate.link) = (Some(identity), candidate.bare_link);
+                restored.push(candidate.identity_damage(0..0));
+            }
+        }
+        restored
     }
 
     /// What the manifest alone proves, and what a salvage has found to be lost: that was there too.

@@ -241,6 +241,21 @@ fn a_copy_with_a_damaged_identity_takes_no_segments_place() {
 }
 
 #[test]
+fn nor_does_one_of_a_file_whose_own_identity_is_damaged_too() {
+    let dir = fast_dir();
+    thrice_begun(dir.path());
+    let mut bytes = fs::read(segment_path(dir.path(), 1)).unwrap();
+    bytes[47] ^= 8; // the salt in its identity; its link has it too
+    for id in [1, 2] {
+        fs::write(segment_path(dir.path(), id), &bytes).unwrap();
+    }
+    let log = salvage().open(dir.path()).unwrap();
+    let report = log.recovery();
+    assert!(log.get(7).is_err_and(|error| error.is_damage()), "{report}");
+    assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+}
+
+#[test]
 fn a_second_salvage_that_knows_less_says_so() {
     let dir = fast_dir();
     thrice_begun(dir.path());
