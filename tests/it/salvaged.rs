@@ -364,7 +364,7 @@ fn what_is_lost_at_an_end_says_why() {
         let log = salvage().open(dir.path()).unwrap();
         let losses = &log.recovery().losses;
         assert_eq!((losses.len(), losses[0].seqs.clone()), (1, 10..11));
-        losses[0].kind.clone()
+        losses[0].kind
     };
     let (expected, found) = (offset_of(1, 11), offset_of(1, 10));
     assert_eq!(kind(ten().with_len(found)), DamageKind::Short { expected, found });
