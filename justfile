@@ -24,17 +24,53 @@ quickstart *FILE:
 crash-night SEEDS:
     ci/crash-night.sh {{ SEEDS }}
 
+# Power cuts on real file systems, under a real process: STATES of them from SEED on. Wants root and /dev/fuse.
+power *ARGS:
+    ci/power.sh {{ ARGS }}
+
+# Every system call of a log's life fails once: `--only rotate/keeper-1` selects, `--list` names the runs.
+faults *ARGS:
+    ci/faults.sh {{ ARGS }}
+
+# Small disks that fill up: a twelfth of the cases, `--part 0/1` is all.
+full *ARGS:
+    ci/full.sh {{ ARGS }}
+
+# A disk that fails writes, flushes and reads. Wants root and /dev/fuse.
+bad-disk:
+    ci/bad-disk.sh
+
+# Processes killed at any moment: CYCLES of them from SEED on.
+kill *ARGS:
+    ci/kill.sh {{ ARGS }}
+
+# Hostile bytes, mutated logs and sequences of calls: SECONDS for each target, or for those that are named (nightly).
+fuzz *ARGS:
+    ci/fuzz.sh {{ ARGS }}
+
 # Models of threads: the library's own sources under a scheduler that chooses every step; EXECUTIONS of each.
 models *EXECUTIONS:
     ci/models.sh {{ EXECUTIONS }}
 
+# The unit tests under Miri (nightly).
+miri *ARGS:
+    ci/miri.sh {{ ARGS }}
+
+# Unit tests and those of threads under ThreadSanitizer (nightly); arguments select tests.
+tsan *ARGS:
+    ci/tsan.sh {{ ARGS }}
+
+# Small changes of the sources that a test has to notice: shard K/N, or `rest` for all that were not run yet.
+mutants *SHARD:
+    ci/mutants.sh {{ SHARD }}
+
+# Which lines of format, recover and write the tests run.
+coverage:
+    ci/coverage.sh
+
 # Bugs that are seeded into a copy of the tree, and that the harnesses have to find: all, or those named, as `crash/tail-resurrected`.
 canaries *NAMES:
     ci/canaries.sh {{ NAMES }}
-
-# The unit tests under Miri (nightly); arguments select tests.
-miri *ARGS:
-    ci/miri.sh {{ ARGS }}
 
 # A build with the oldest Rust that is supported.
 msrv:
