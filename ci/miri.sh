@@ -41,9 +41,12 @@ miri() {
     local options=(--locked --manifest-path proof/units/Cargo.toml --lib $2)
     MIRIFLAGS="$flags ${MIRIFLAGS:-}" cargo +nightly miri test "${options[@]}" -- "${@:3}" 2>&1 | tee -a "$log" || status=$?
     [ "$status" -eq 0 ] && return
-    # The first error that Miri itself names, or else the test that failed.
-    grep -m 1 -E '^error: (Undefined Behavior|the evaluated program|memory leaked|unsupported operation|abnormal)' "$log" |
-        sed 's/^error: /violation: /' | grep . || sed -n 's/^thread .* panicked at /violation: a panic at /p' "$log" | head -n 1
+    # What Miri itself found, or else the test that failed; and the seed, if there are many.
+    {
+        sed -n -E 's/.*error: (Undefined Behavior|deadlock|memory leaked|the evaluated program|abnormal)/\1/p' "$log"
+        sed -n -E '/panicked at /{N;s/.*panicked at ([^\n]*)\n/a panic at \1 /p}' "$log"
+        echo "$status is the status of cargo miri"
+    } | sed -n "1s/\$/$(sed -n 's/^FAILING SEED: /, seed /p' "$log" | head -n 1)/; 1s/^/violation: /p"
     exit "$status"
 }
 
