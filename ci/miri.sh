@@ -45,7 +45,6 @@ miri() {
     {
         sed -n -E 's/.*error: (Undefined Behavior|deadlock|memory leaked|the evaluated program|abnormal)/\1/p' "$log"
         sed -n -E '/panicked at /{N;s/.*panicked at ([^\n]*)\n/a panic at \1 /p}' "$log"
-        echo "$status is the status of cargo miri"
     } | sed -n "1s/\$/$(sed -n 's/^FAILING SEED: /, seed /p' "$log" | head -n 1)/; 1s/^/violation: /p"
     exit "$status"
 }
