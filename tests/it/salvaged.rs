@@ -275,6 +275,12 @@ fn a_file_that_was_cut_short_keeps_what_it_has() {
         let all = [first.clone(), second.clone().with_len(len), third.clone()];
         assert_salvages(&format!("{len}"), &manifest, &all, &lost(reads, losses));
     }
+    // A cut had ended it. What is left of it ends before.
+    let cut = Cut { segment: 1, end_seq: 10, end_offset: offset_of(1, 11), next_id: 2 };
+    let ended = Manifest { cut: Some(cut), ..marked(first.mark()) };
+    let losses = vec![(1, offset_of(1, 8)..offset_of(1, 11), 8..11)];
+    let found = Salvaged { reads: vec![1..8], losses, ..whole(10, vec![]) };
+    assert_salvages("one that a cut ends", &ended, &[first.clone().with_len(offset_of(1, 8))], &found);
     let all = [first, second, third.with_len(offset_of(21, 25))];
     let losses = vec![(3, offset_of(21, 25)..offset_of(21, 31), 25..31)];
     assert_salvages("the last", &manifest, &all, &lost(vec![1..25], losses));

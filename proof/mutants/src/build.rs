@@ -107,8 +107,8 @@ struct MessageSpan {
 /// The mutants that the compiler has errors about.
 fn broken_mutants(tree: &Path) -> Result<BTreeSet<usize>> {
     let mut check = Command::new("cargo");
-    check.args(["check", "--lib", "--features=__testing", "--message-format=json"]).current_dir(tree);
-    check.env("RUSTFLAGS", ALLOWED);
+    check.args(["check", "--profile=mutants", "--lib", "--features=__testing", "--message-format=json"]);
+    check.current_dir(tree).env("RUSTFLAGS", ALLOWED);
     let checked = check.output()?;
     let mut broken = BTreeSet::new();
     for line in String::from_utf8(checked.stdout)?.lines() {

@@ -261,7 +261,12 @@ impl<'ast> Visit<'ast> for Weaver<'_> {
                 }
             }
             Expr::Match(of) => {
-                let is_exhaustive = |arm: &syn::Arm| matches!(arm.pat, syn::Pat::Wild(_) | syn::Pat::Ident(_));
+                let is_name = |name: &syn::Ident| name.to_string().starts_with(char::is_lowercase);
+                let is_exhaustive = |arm: &syn::Arm| match &arm.pat {
+                    syn::Pat::Wild(_) => true,
+                    syn::Pat::Ident(bound) => is_name(&bound.ident),
+                    _ => false,
+                };
                 // Without an arm for what is left, the compiler wants each of them, and takes none that has a condition.
                 if of.arms.iter().any(|arm| arm.guard.is_none() && is_exhaustive(arm)) {
                     of.arms.iter().for_each(|arm| self.arm(arm));
