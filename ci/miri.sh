@@ -38,6 +38,7 @@ threads=(
 # miri FLAGS OPTIONS TEST...: with the machine's time and files; the locks of parking_lot keep pointers in integers.
 miri() {
     local flags="-Zmiri-disable-isolation -Zmiri-permissive-provenance $1" status=0
+    # shellcheck disable=SC2206 # two words, or none
     local options=(--locked --manifest-path proof/units/Cargo.toml --lib $2)
     MIRIFLAGS="$flags ${MIRIFLAGS:-}" cargo +nightly miri test "${options[@]}" -- "${@:3}" 2>&1 | tee -a "$log" || status=$?
     [ "$status" -eq 0 ] && return
