@@ -52,7 +52,7 @@ fuzz *ARGS:
 models *EXECUTIONS:
     ci/models.sh {{ EXECUTIONS }}
 
-# The unit tests under Miri (nightly).
+# The unit tests under Miri (nightly): as CI does, or `once TEST`, `seeds FROM..TO TEST`, `big-endian TEST`.
 miri *ARGS:
     ci/miri.sh {{ ARGS }}
 
