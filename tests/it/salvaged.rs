@@ -233,6 +233,9 @@ fn a_file_that_is_gone_is_one_loss() {
     let all = [first, second, gap];
     let expected = Salvaged { reads: vec![1..21, 26..31], losses: vec![(3, LINK, 21..26)], ..whole(30, vec![]) };
     assert_salvages("a gap", &NOTHING, &all, &Salvaged { proven_seq: 25, ..expected });
+    let dir = fast_dir();
+    forge::write(dir.path(), &NOTHING, &all);
+    assert_eq!(salvage().open(dir.path()).unwrap().recovery().losses[0].kind, DamageKind::Gap);
 }
 
 #[test]
