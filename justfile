@@ -60,7 +60,7 @@ miri *ARGS:
 tsan *ARGS:
     ci/tsan.sh {{ ARGS }}
 
-# Small changes of the sources that a test has to notice: shard K/N, or `rest` for all that were not run yet.
+# Small changes of the sources that a test has to notice: a shard, shard K of N, or `0/1` for all.
 mutants *SHARD:
     ci/mutants.sh {{ SHARD }}
 
