@@ -203,7 +203,13 @@ impl Hypothesis<'_> {
         for upkeep in self.moment.begun_upkeep() {
             match upkeep.call {
                 Call::TruncateBefore { seq } => match upkeep.end.filter(|(end, _)| *end < self.moment.between.start) {
-                    Some((_, first_seq)) => (lowest, highest) = (first_seq, first_seq),
+                    Some((_, first_seq)) => {
+                        ensure!(
+                            first_seq <= highest.max(seq),
+                            "asked to truncate before seq {seq}, it did before {first_seq}"
+                        );
+                        (lowest, highest) = (first_seq, first_seq);
+                    }
                     None => highest = highest.max(seq),
                 },
                 Call::TruncateAfter { .. } => cuts += 1,
@@ -529,6 +535,8 @@ mod tests {
         says(judge(&before, Crash::PowerCut, 3, &[id(1, 2, 0)]), "begins at seq 3");
         let returned = [&before[..], &[did(0, 1, 2, 0)]].concat();
         says(judge(&returned, Crash::PowerCut, 1, &[id(1, 1, 0), id(2, 1, 0)]), "begins at seq 1");
+        let too_much = [&before[..], &[did(0, 1, 3, 0)]].concat();
+        says(judge(&too_much, Crash::PowerCut, 3, &[id(1, 2, 0)]), "asked to truncate before seq 2");
     }
 
     #[test]

@@ -96,8 +96,9 @@ impl World {
             }
             (Command::Append { .. }, _) => self.append(appended(1), outcome),
             (Command::Batch { lens }, _) => self.append(appended(lens.len()), outcome),
-            (Command::TruncateBefore(_), Some(Outcome::Seq(first_seq))) => {
-                self.without_before(*first_seq).into_iter().collect()
+            (Command::TruncateBefore(seq), Some(Outcome::Seq(first_seq))) => {
+                let is_asked = *first_seq <= self.first_seq.max(*seq);
+                self.without_before(*first_seq).filter(|_| is_asked).into_iter().collect()
             }
             (Command::TruncateBefore(seq), _) => {
                 (self.first_seq..=*seq).filter_map(|first_seq| self.without_before(first_seq)).collect()
@@ -193,6 +194,7 @@ mod tests {
         }
         worlds.apply(7, &Command::TruncateAfter(4), Some(&Outcome::Done)).unwrap();
         worlds.apply(8, &append(), Some(&Outcome::Seq(5))).unwrap();
+        assert!(worlds.clone().apply(9, &Command::TruncateBefore(3), Some(&Outcome::Seq(4))).is_err());
         worlds.apply(9, &Command::TruncateBefore(3), Some(&Outcome::Seq(2))).unwrap();
         let held = [run(2, 1, 2), run(3, 1, 3), run(4, 1, 4), run(5, 1, 8)];
         assert!(worlds.may_hold(&held));
