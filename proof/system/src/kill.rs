@@ -71,10 +71,9 @@ struct Chain {
 
 impl Chain {
     fn new(run: u32, scratch: &Path) -> Result<Chain> {
-        let named = |place: &Path| tempfile::Builder::new().prefix("maplog-kill-").tempdir_in(place);
-        let dir = named(scratch).with_context(|| format!("a directory in {}", scratch.display()))?;
+        let dir = scratch::dir(scratch)?;
         // In memory: the ledger is no work for the disk.
-        let ledger = named(&scratch::memory_dir())?;
+        let ledger = scratch::dir(&scratch::memory_dir())?;
         Ok(Chain { run, dir, ledger, next_life: 1, expect: Expect::nothing() })
     }
 

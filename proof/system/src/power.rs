@@ -2,7 +2,7 @@
 //! mounted, and judged; some of them become the disk that the next writer goes on with.
 
 use crate::check::OnDisk;
-use crate::disk::{why_not, Disk, Event, FileSystem, Medium, Shot, Space, When};
+use crate::disk::{can_serve, Disk, Event, FileSystem, Medium, Shot, Space, When};
 use crate::ledger::{Call, Ledger, Record};
 use crate::oracle::{Crash, Expect, Story};
 use crate::rng::Rng;
@@ -41,9 +41,7 @@ const OPENS_WITHIN: Duration = Duration::from_secs(60);
 
 impl Power {
     pub fn run(&self) -> Result<()> {
-        if let Some(why) = why_not() {
-            bail!("skipped: {why}");
-        }
+        ensure!(can_serve()?, "skipped: no /dev/fuse");
         let space = Space::enter()?;
         let made: Vec<_> = self.fs.iter().map(|kind| Ok((*kind, kind.make(&space)?))).collect::<Result<_>>()?;
         let mut tally = Tally::default();

@@ -8,7 +8,7 @@ mod victim;
 pub use victim::Victim;
 
 use crate::check::OnDisk;
-use crate::disk::{why_not, Disk, Fault, FileSystem, Medium, Space, Style};
+use crate::disk::{can_serve, Disk, Fault, FileSystem, Medium, Space, Style};
 use crate::ledger::Ledger;
 use crate::oracle::{Crash, Expect, Story};
 use crate::rng::Rng;
@@ -16,6 +16,8 @@ use anyhow::{bail, ensure, Context, Result};
 use clap::{Args, ValueEnum};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 use victim::{doomed_bytes, Trouble, ARM, HEAL, LIFE, RUN};
 
@@ -31,12 +33,12 @@ pub struct BadDisk {
 
 /// Nothing arrives for so long: whoever had something to sync has done it.
 const QUIET: Duration = Duration::from_millis(100);
+/// No call takes so long, however busy the machine is.
+const HANGS_AFTER: Duration = Duration::from_secs(60);
 
 impl BadDisk {
     pub fn run(&self) -> Result<()> {
-        if let Some(why) = why_not() {
-            bail!("skipped: {why}");
-        }
+        ensure!(can_serve()?, "skipped: no /dev/fuse");
         let space = Space::enter()?;
         let mut cases = 0;
         for &kind in &self.fs {
@@ -77,18 +79,14 @@ fn write_case(patient: OnDisk, trouble: Trouble, medium: Medium) -> Result<()> {
     let disk = patient.mount(medium)?.map_err(anyhow::Error::msg)?;
     let ledger = Ledger::create(&patient.space.path("ledger"))?;
     let mut cut = None;
-    suffer(patient, &disk, trouble, |line| {
-        match line {
-            ARM => {
-                disk.served().wait_quiet(QUIET);
-                disk.served().set_fault(fault(trouble));
-            }
-            HEAL => {
-                ensure!(disk.served().counts().faults > 0, "the fault was not met");
-                cut = Some(disk.served().freeze().with(Style::None, &mut Rng::new(1)));
-                disk.served().set_fault(Fault::None);
-            }
-            _ => bail!("the victim says {line}"),
+    suffer(patient, &disk, trouble, |asked| {
+        if asked == ARM {
+            disk.served().wait_quiet(QUIET);
+            disk.served().set_fault(fault(trouble));
+        } else {
+            ensure!(disk.served().counts().faults > 0, "the fault was not met");
+            cut = Some(disk.served().freeze().with(Style::None, &mut Rng::new(1)));
+            disk.served().set_fault(Fault::None);
         }
         Ok(())
     })?;
@@ -106,13 +104,13 @@ fn write_case(patient: OnDisk, trouble: Trouble, medium: Medium) -> Result<()> {
 fn read_case(patient: OnDisk, trouble: Trouble, medium: Medium) -> Result<()> {
     let disk = patient.mount(medium)?.map_err(anyhow::Error::msg)?;
     let ledger = Ledger::create(&patient.space.path("ledger"))?;
-    suffer(patient, &disk, trouble, |line| bail!("the victim says {line}"))?;
+    suffer(patient, &disk, trouble, |asked| bail!("the victim asks to {asked}"))?;
     let medium = disk.unmount()?;
     let story = Story::read(&ledger.read_from(0)?, Expect::nothing(), RUN)?;
 
     let disk = patient.mount(medium)?.map_err(anyhow::Error::msg)?;
     disk.served().set_fault(fault(trouble));
-    suffer(patient, &disk, trouble, |line| bail!("the victim says {line}"))?;
+    suffer(patient, &disk, trouble, |asked| bail!("the victim asks to {asked}"))?;
     ensure!(disk.served().counts().faults > 0, "the fault was not met");
     disk.served().set_fault(Fault::None);
     let medium = disk.unmount()?;
@@ -122,7 +120,7 @@ fn read_case(patient: OnDisk, trouble: Trouble, medium: Medium) -> Result<()> {
 }
 
 /// Runs the victim to its end, and does what it asks for.
-fn suffer(patient: OnDisk, disk: &Disk, trouble: Trouble, mut ask: impl FnMut(&str) -> Result<()>) -> Result<()> {
+fn suffer(patient: OnDisk, disk: &Disk, trouble: Trouble, mut answer: impl FnMut(&str) -> Result<()>) -> Result<()> {
     let name = trouble.to_possible_value().context("a name")?;
     let mut child = Command::new(std::env::current_exe()?)
         .args(["victim", name.get_name()])
@@ -132,12 +130,22 @@ fn suffer(patient: OnDisk, disk: &Disk, trouble: Trouble, mut ask: impl FnMut(&s
         .spawn()
         .context("the victim")?;
     let mut answers = child.stdin.take().context("a pipe")?;
+    let lines = BufReader::new(child.stdout.take().context("a pipe")?).lines();
+    let (send, lines_said) = mpsc::channel();
+    thread::spawn(move || lines.map_while(Result::ok).try_for_each(|line| send.send(line)));
     let mut said = Vec::new();
-    for line in BufReader::new(child.stdout.take().context("a pipe")?).lines() {
-        let line = line?;
-        match ask(&line) {
-            Ok(()) => writeln!(answers)?,
-            Err(_) => said.push(line),
+    loop {
+        match lines_said.recv_timeout(HANGS_AFTER) {
+            Ok(line) if line == ARM || line == HEAL => {
+                answer(&line)?;
+                writeln!(answers)?;
+            }
+            Ok(line) => said.push(line),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                child.kill()?;
+                bail!("the victim hangs: {}", said.join("; "));
+            }
         }
     }
     let status = child.wait()?;

@@ -2,22 +2,24 @@
 
 use super::medium::Medium;
 use super::run;
-use anyhow::{bail, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use nix::mount::{mount, MsFlags};
 use nix::sched::{unshare, CloneFlags};
-use nix::unistd::Uid;
+use nix::unistd::{Gid, Uid};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
-/// Why no disk can be served here; None if one can.
-pub fn why_not() -> Option<String> {
-    if !Path::new("/dev/fuse").exists() {
-        return Some("no /dev/fuse".to_owned());
-    }
-    (!Uid::effective().is_root()).then(|| "not root, who alone may mount".to_owned())
+/// Whether a disk can be served here. Where there is FUSE, it has to be.
+///
+/// # Errors
+/// If there is FUSE, and this process may not mount.
+pub fn can_serve() -> Result<bool> {
+    let has_fuse = Path::new("/dev/fuse").exists();
+    ensure!(!has_fuse || Uid::effective().is_root(), "not root, who alone may mount");
+    Ok(has_fuse)
 }
 
 /// A mount namespace of this process and its children, with a tmpfs to work in.
@@ -33,11 +35,20 @@ pub struct Space {
 }
 
 impl Space {
-    /// Has this thread, and those that it starts, work in a namespace of their own.
+    /// Has this thread, and those that it starts, work in a namespace of their own. Whoever is not root becomes it there, and may mount
+    /// what lives in memory.
     pub fn enter() -> Result<Space> {
-        let root = std::env::temp_dir().join("maplog-proof");
+        let (uid, gid) = (Uid::effective(), Gid::effective());
+        let root = std::env::temp_dir().join(format!("maplog-proof-{uid}"));
         std::fs::create_dir_all(&root)?;
-        unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+        if uid.is_root() {
+            unshare(CloneFlags::CLONE_NEWNS).context("a mount namespace")?;
+        } else {
+            unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).context("a user and a mount namespace")?;
+            std::fs::write("/proc/self/setgroups", "deny")?;
+            std::fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
+            std::fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
+        }
         let (none, private) = (None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE);
         mount(none, "/", none, private, none).context("private mounts")?;
         mount(Some("tmpfs"), &root, Some("tmpfs"), MsFlags::empty(), none).context("a tmpfs")?;

@@ -231,10 +231,12 @@ pub fn check_what_is_left(log: &Path, policy: Policy, segment_size: u64, mut wor
         }
         segments = answer.state.map_or(segments, |state| state.segments);
     }
-    if let End::Ended { status, said } = puppet.end()? {
-        if !status.success() || said.contains("panicked") {
+    match puppet.end()? {
+        End::Ended { status, said } if status.success() && !said.contains("panicked") => {}
+        End::Ended { status, said } => {
             return Ok(Err(format!("afterwards, the process ended with {status}: {}", said.trim())));
         }
+        End::Hung(why) => return Ok(Err(format!("afterwards, the process hangs: {why}"))),
     }
     let names = |dir: &str| -> Result<Vec<String>> {
         let entries = fs::read_dir(log.join(dir))?;

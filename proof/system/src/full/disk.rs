@@ -1,12 +1,10 @@
 //! Small file systems, and how they are filled.
 //!
-//! They are mounted in a mount namespace of their own, on loop devices that go with the last mount, over files that have lost their
-//! names: whatever becomes of this process, nothing of them stays.
+//! They are mounted on loop devices that go with the last mount, over files that have lost their names.
 
-use anyhow::{bail, Context, Result};
-use nix::mount::{mount, MsFlags};
-use nix::sched::{unshare, CloneFlags};
-use nix::unistd::{Gid, Uid};
+use crate::disk::run;
+use anyhow::Result;
+use nix::unistd::Uid;
 use rustix::fs::{fallocate, FallocateFlags};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,22 +12,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
-
-/// Has this process, and those that it starts, mount where nobody else sees it. Whoever is not root becomes it in a namespace of his own,
-/// and may mount what lives in memory.
-pub fn enter_namespace() -> Result<()> {
-    let (uid, gid) = (Uid::effective(), Gid::effective());
-    if uid.is_root() {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-    } else {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("0 {uid} 1"))?;
-        fs::write("/proc/self/gid_map", format!("0 {gid} 1"))?;
-    }
-    let none = None::<&str>;
-    Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?)
-}
 
 /// What fills up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,13 +76,26 @@ struct Free {
     files: u64,
 }
 
+impl Kind {
+    /// Whether there can be such a disk here: if not, why.
+    pub fn why_not(&self) -> Option<String> {
+        let program = self.mkfs.first()?;
+        if !Uid::effective().is_root() || !Path::new("/dev/loop-control").exists() {
+            return Some("no loop device for this user".to_owned());
+        }
+        Command::new(program).arg("-V").output().err().map(|error| format!("{program}: {error}"))
+    }
+}
+
 impl Disk {
-    /// Makes and mounts a file system of this kind below `scratch`. Err says why that cannot be done here.
+    /// Makes and mounts a file system of this kind below `scratch`.
     pub fn mount(kind: Kind, scratch: &Path) -> Result<Disk> {
         let root = scratch.join(kind.name);
         fs::create_dir(&root)?;
         match kind.mkfs.split_first() {
-            None => run(Command::new("mount").args(["-t", "tmpfs", "-o", kind.mount_options, "tmpfs"]).arg(&root))?,
+            None => {
+                run(Command::new("mount").args(["-t", "tmpfs", "-o", kind.mount_options, "tmpfs"]).arg(&root))?;
+            }
             Some((program, options)) => {
                 let image = root.with_extension("image");
                 File::create(&image)?.set_len(kind.size)?;
@@ -295,15 +290,6 @@ fn take_all(file: &File) -> Result<()> {
             }
             step /= 2;
         }
-    }
-    Ok(())
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().with_context(|| format!("cannot run {program}"))?;
-    if !output.status.success() {
-        bail!("{program}: {}", String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; "));
     }
     Ok(())
 }
