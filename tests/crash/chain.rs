@@ -143,7 +143,8 @@ impl Chain<'_> {
             if crash == Crash::Kill || failed {
                 uninterrupted = None;
             } else if !opening || uninterrupted.is_none() {
-                uninterrupted = Some(self.examine(&wreck.image, &expect, phase));
+                self.figures.count_state(&wreck.image, phase);
+                uninterrupted = Some(self.examine(&wreck.image, &expect));
             }
             durable = Some(wreck.durable);
         }
@@ -165,15 +166,14 @@ impl Chain<'_> {
         let expect = wreck.model.clone().expect(Crash::PowerCut);
         let phase = phase(&wreck.model, &wreck.at, false);
         for image in std::mem::take(&mut wreck.power_cuts) {
-            if self.figures.is_new(&image) {
-                self.examine(&image, &expect, phase);
+            if self.figures.count_state(&image, phase) {
+                self.examine(&image, &expect);
             }
         }
     }
 
     /// Recovers copies of an image in peace, whole and with damage done to it. What an open gives.
-    fn examine(&mut self, image: &Image, expect: &Expect, phase: &'static str) -> Recovered {
-        self.figures.count_state(phase);
+    fn examine(&mut self, image: &Image, expect: &Expect) -> Recovered {
         let options = Options::new().segment_size(self.segment_size).sync_policy(SyncPolicy::Manual);
         let root = self.scratch.path().join("copy");
         image.write_to(&root);

@@ -17,7 +17,7 @@ pub(crate) struct Figures {
     chains: AtomicU64,
     poisoned: AtomicU64,
     counts: Mutex<Counts>,
-    /// Hashes of the images that were looked at: one that was seen before is no new state.
+    /// Hashes of the images that were looked at.
     seen: Mutex<HashSet<u64>>,
 }
 
@@ -34,9 +34,16 @@ impl Figures {
         self.states.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn count_state(&self, phase: &'static str) {
-        self.states.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.counts).states.entry(phase).or_default() += 1;
+    /// Counts an image that is looked at; false if it was seen before, which is no new state.
+    pub(crate) fn count_state(&self, image: &Image, phase: &'static str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        image.hash(&mut hasher);
+        let is_new = lock(&self.seen).insert(hasher.finish());
+        if is_new {
+            self.states.fetch_add(1, Ordering::Relaxed);
+            *lock(&self.counts).states.entry(phase).or_default() += 1;
+        }
+        is_new
     }
 
     pub(crate) fn count_crash(&self, phase: &'static str) {
@@ -53,12 +60,6 @@ impl Figures {
 
     pub(crate) fn count_chain(&self) {
         self.chains.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_new(&self, image: &Image) -> bool {
-        let mut hasher = DefaultHasher::new();
-        image.hash(&mut hasher);
-        lock(&self.seen).insert(hasher.finish())
     }
 }
 
