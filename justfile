@@ -36,15 +36,15 @@ faults *ARGS:
 full *ARGS:
     ci/full.sh {{ ARGS }}
 
-# A disk that fails writes, flushes and reads. Wants root and /dev/fuse.
-bad-disk:
-    ci/bad-disk.sh
+# A disk that fails writes, flushes and reads: `--only flush-at-sync` selects. Wants root and /dev/fuse.
+bad-disk *ARGS:
+    ci/bad-disk.sh {{ ARGS }}
 
 # Processes killed at any moment: CYCLES of them from SEED on.
 kill *ARGS:
     ci/kill.sh {{ ARGS }}
 
-# Hostile bytes, mutated logs and sequences of calls: SECONDS for each target, or for those that are named (nightly).
+# Hostile bytes, mutated logs and sequences of calls: SECONDS for each target, or for those that are named.
 fuzz *ARGS:
     ci/fuzz.sh {{ ARGS }}
 

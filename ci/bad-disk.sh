@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Has a disk fail writes, flushes and reads under maplog on ext4, xfs and btrfs.
+# Has a disk fail writes, flushes and reads under maplog on ext4, xfs and btrfs. Arguments go to the harness: `--only flush-at-sync`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
@@ -7,4 +7,4 @@ cd "$(dirname "$0")/.."
 
 find_file_systems
 build_proof
-"$proof" bad-disk --fs "$kinds"
+"$proof" bad-disk --fs "$kinds" "$@"

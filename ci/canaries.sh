@@ -9,10 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
 
-if ! command -v patch >/dev/null && may_install; then
-    { apt-get update -qq && apt-get install -qq -y patch; } || true
-fi
-command -v patch >/dev/null || skip "no patch"
+install patch patch || skip "no patch"
 
 export CARGO_TARGET_DIR="$PWD/target/canaries"
 tree="$CARGO_TARGET_DIR/tree"
@@ -25,7 +22,8 @@ export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true 
 # the code without it.
 if [ -d target/debug/deps ] && [ ! -d "$CARGO_TARGET_DIR/debug" ]; then
     mkdir -p "$CARGO_TARGET_DIR/debug"
-    cp -a target/debug/{build,deps,.fingerprint} "$CARGO_TARGET_DIR/debug"
+    # What is being built there meanwhile is the tree's own.
+    cp -a target/debug/{build,deps,.fingerprint} "$CARGO_TARGET_DIR/debug" 2>/dev/null || true
     find "$CARGO_TARGET_DIR/debug" -depth \( -name '*maplog*' -o -name 'crash-*' -o -name 'it-*' \) -exec rm -rf {} +
 fi
 

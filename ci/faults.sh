@@ -6,10 +6,7 @@ cd "$(dirname "$0")/.."
 . ci/lib.sh
 . ci/disk.sh
 
-if ! command -v strace >/dev/null && may_install; then
-    { apt-get update -qq && apt-get install -qq -y strace; } || true
-fi
-command -v strace >/dev/null || skip "no strace"
+install strace strace || skip "no strace"
 # For a second, a process that is not its own child.
 sleep 5 &
 status=0

@@ -62,6 +62,14 @@ skip() {
     exit 77
 }
 
+# install PROGRAM PACKAGE...: has the program, if it is missing and this run may install it; else fails.
+install() {
+    local program=$1
+    shift
+    command -v "$program" >/dev/null && return
+    may_install && { apt-get update -qq && apt-get install -qq -y "$@"; } && command -v "$program" >/dev/null
+}
+
 # True if this run may install what is missing: CI does, a recipe on somebody's machine does not.
 may_install() {
     [ -n "${CI_INSTALL:-}" ]

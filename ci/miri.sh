@@ -53,10 +53,13 @@ miri() {
 once() { miri "" "" "$@"; }
 
 seeds() {
-    local range=$1
+    local range=$1 name
     shift
     [ $# -gt 0 ] || set -- "${threads[@]}"
     miri "-Zmiri-many-seeds=$range" "" "$@"
+    for name in "$@"; do
+        grep -q "^test .*$name" "$log" || { echo "there is no test $name" >&2; exit 1; }
+    done
 }
 
 big_endian() {

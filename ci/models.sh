@@ -8,4 +8,4 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/models"
 options=(--locked --release --manifest-path proof/models/Cargo.toml)
 cargo clippy "${options[@]}" -- -D warnings
-cargo run "${options[@]}" -- --executions "${1:-10000}" --seed "${SEED:-1}"
+cargo run "${options[@]}" -- --executions "${1:-5000}" --seed "${SEED:-1}"

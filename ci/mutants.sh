@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
 
-SHARDS=4
+SHARDS=8
 
 # They list, and run what is built: their debug builds will do, and take half as long to make.
 for tool in mutants nextest; do

@@ -31,4 +31,7 @@ cargo +nightly test --locked --config 'profile.dev.package."*".opt-level=1' -Zbu
     tee "$log" || status=$?
 race=$(grep -m 1 '^SUMMARY: ThreadSanitizer' "$log") && echo "violation: ${race#SUMMARY: }"
 [ "$status" -eq 0 ] || exit "$status"
+for name in "${selection[@]}"; do
+    [[ $name == -* || $name == it ]] || grep -q "^test .*$name" "$log" || { echo "there is no test $name" >&2; exit 1; }
+done
 awk '/^test result: / { tests += $4 } END { print "ok " tests " tests" }' "$log"
