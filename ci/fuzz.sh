@@ -30,7 +30,7 @@ cargo build --locked --release "${targets[@]/#/--bin=}" --manifest-path fuzz/Car
 
 # fuzz TARGET: from a directory of its own; what libFuzzer says goes to a file.
 fuzz() {
-    local target=$1 seeds="$PWD/fuzz/seeds/$1" status=0
+    local target=$1 seeds="$PWD/fuzz/seeds/$1" status=0 input
     mkdir -p "$work/corpus/$target" "$work/found"
     # A finding ends with a status of its own, but not with that of a step that was skipped.
     (cd "$work" && "$work/$host/release/$target" "corpus/$target" "$seeds" -seed="${SEED:-1}" -runs="${RUNS:--1}" \
@@ -39,7 +39,9 @@ fuzz() {
     if [ "$status" -ne 0 ]; then
         grep -a -m 1 '^violation: ' "$work/$target.log" ||
             echo "violation: $target: $(grep -a -m 1 -E 'ERROR|ALARM' "$work/$target.log")"
-        sed -n 's/.*Test unit written to /the input is in /p' "$work/$target.log"
+        input=$(sed -n 's/.*Test unit written to //p' "$work/$target.log")
+        # Its bytes too: the machine may be gone when somebody looks.
+        [ ! -f "$input" ] || echo "the input is in $input: $(base64 -w 0 "$input")"
     fi
     return "$status"
 }

@@ -60,6 +60,8 @@ fn put_u64(bytes: &mut [u8], at: usize, value: u64) {
 /// What a block with magic, version and a checksum at its end turned out to be. These three keep their places in every version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unreadable {
+    /// The file ends before the block does.
+    Short,
     /// It does not begin with the magic bytes.
     Foreign,
     /// The checksum holds, the version is another one.

@@ -2,7 +2,7 @@
 
 use super::Inner;
 use crate::error::{Damage, DamageKind, Error, Result};
-use crate::format::segment::{Identity, Link, BLOCK_LEN};
+use crate::format::segment::{Identity, Link, BLOCK_LEN, LINK_OFFSET};
 use crate::read::walk;
 use crate::segment::manifest;
 use crate::segment::sealed::Segment;
@@ -94,14 +94,15 @@ impl Inner {
             }
             Err(error) => return Err(error),
         };
-        let (mut identity, mut link) = ([0; BLOCK_LEN], [0; BLOCK_LEN]);
-        file.read_at(&mut identity, 0)?;
-        file.read_at(&mut link, len)?;
-        Ok(match Identity::decode(&identity) {
-            Ok(identity) if identity.id == segment.id => match Link::decode(&link, segment.id, identity.salt) {
-                Some(link) if link.base_seq == segment.base_seq => None,
-                _ => damage(len..2 * len, DamageKind::Link),
-            },
+        let identity = file.read_block(0)?.and_then(|block| Identity::decode(&block).ok());
+        let link = file.read_block(LINK_OFFSET)?;
+        Ok(match identity {
+            Some(identity) if identity.id == segment.id => {
+                match link.and_then(|block| Link::decode(&block, segment.id, identity.salt)) {
+                    Some(link) if link.base_seq == segment.base_seq => None,
+                    _ => damage(len..2 * len, DamageKind::Link),
+                }
+            }
             _ => damage(0..len, DamageKind::Identity),
         })
     }

@@ -164,9 +164,11 @@ impl Salvaged {
         if segment.link.is_none() {
             self.lose(segment.link_damage(0..0));
         }
-        if start.seq < self.next_seq || promised.is_some_and(|end| end.seq < start.seq) {
-            // It says to hold what others hold already, or to begin where others say that it has ended: one of them is not what it
-            // says.
+        let is_before = |place: NamedPlace| place.segment < segment.id && place.seq >= start.seq;
+        let is_held = start.seq < self.next_seq || survey.proven_places().any(is_before);
+        if is_held || promised.is_some_and(|end| end.seq < start.seq) {
+            // It says to hold what others hold already, or held, or to begin where others say that it has ended: one of them is not
+            // what it says.
             self.lose(segment.link_damage(0..0));
             let rest =
                 SegmentBytes::open(segment, &identity, survey.lease)?.rest(FRAMES_OFFSET, None, &(1..SEQ_LIMIT))?;

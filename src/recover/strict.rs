@@ -181,7 +181,7 @@ fn misplaced(segment: &Candidate, expected: u64, base_seq: u64) -> Damage {
 
 /// The damage of a segment that others say to end before its first seq: of the link that says so, or else of its own.
 fn ended_before_its_base(survey: &Survey<'_>, segment: &Candidate, successor: Option<&Candidate>) -> Damage {
-    let named = survey.named_segments().any(|id| id == segment.id);
+    let named = survey.proven_places().any(|place| place.segment == segment.id);
     let blamed = successor.filter(|_| !named).unwrap_or(segment);
     blamed.link_damage(0..0)
 }
@@ -190,7 +190,7 @@ fn classify(survey: &Survey<'_>, valid: &Valid<'_>, witness: u64) -> Fault {
     if survey.live.values().any(|candidate| candidate.identity.is_none()) {
         return Fault::Identity;
     }
-    if valid.next_seq > witness && survey.named_segments().any(|id| !is_reached(valid, id)) {
+    if valid.next_seq > witness && survey.proven_places().any(|place| !is_reached(valid, place.segment)) {
         return Fault::Unreached;
     }
     match &valid.stop {

@@ -2,7 +2,7 @@
 
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::manifest::{Cut, Manifest};
-use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN};
+use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN, LINK_OFFSET};
 use crate::format::walk::Position;
 use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
@@ -132,20 +132,19 @@ impl<'m> Survey<'m> {
         }
     }
 
-    /// The segments in which the manifest says that something was durable.
-    pub(super) fn named_segments(&self) -> impl Iterator<Item = u64> {
-        let Manifest { mark, cut, .. } = self.manifest;
-        mark.map(|mark| mark.segment).into_iter().chain(cut.map(|cut| cut.segment))
-    }
-
-    /// The segments that something names, each with a seq that it held: the mark, the cut, and the links to predecessors.
-    pub(super) fn named_places(&self) -> impl Iterator<Item = NamedPlace> + '_ {
+    /// The segments in which the manifest says that something was durable, each with a seq that it held: the mark, and the cut.
+    pub(super) fn proven_places(&self) -> impl Iterator<Item = NamedPlace> {
         let Manifest { mark, cut, .. } = self.manifest;
         let mark = mark.map(|mark| NamedPlace { segment: mark.segment, seq: mark.seq });
         let cut = cut.map(|cut| NamedPlace { segment: cut.segment, seq: cut.end_seq });
+        mark.into_iter().chain(cut)
+    }
+
+    /// Those, and the segments that links name as their predecessors.
+    pub(super) fn named_places(&self) -> impl Iterator<Item = NamedPlace> + '_ {
         let predecessors = self.live.values().filter_map(|candidate| candidate.link?.predecessor);
         let linked = predecessors.map(|predecessor| NamedPlace { segment: predecessor.id, seq: predecessor.end_seq });
-        mark.into_iter().chain(cut).chain(linked)
+        self.proven_places().chain(linked)
     }
 
     /// Takes what a damaged identity said from the link; the damage of each. Every file has a salt of its own: of two that have the
@@ -176,23 +175,21 @@ impl<'m> Survey<'m> {
 impl Candidate {
     fn read(id: u64, path: PathBuf, manifest: &Manifest) -> Result<Candidate> {
         let file = File::open_read(&path)?;
-        let mut blocks = [[0; BLOCK_LEN]; 2];
-        let [identity_block, link_block] = &mut blocks;
-        file.read_at(identity_block, 0)?;
-        file.read_at(link_block, BLOCK_LEN as u64)?;
+        let identity_block = file.read_block(0)?.ok_or(Unreadable::Short);
+        let link_block = file.read_block(LINK_OFFSET)?;
         let mut bare_link = None;
-        let identity = match Identity::decode(identity_block) {
+        let identity = match identity_block.and_then(|block| Identity::decode(&block)) {
             Ok(identity) if identity.log_id == manifest.log_id && identity.id == id => Some(identity),
             Ok(_) => None,
             Err(Unreadable::Version(found)) => {
                 return Err(Error::UnsupportedVersion { path, found, supported: VERSION });
             }
-            Err(Unreadable::Foreign | Unreadable::Corrupt(_)) => {
-                bare_link = Link::decode_any(link_block, id);
+            Err(Unreadable::Short | Unreadable::Foreign | Unreadable::Corrupt(_)) => {
+                bare_link = link_block.and_then(|block| Link::decode_any(&block, id));
                 None
             }
         };
-        let link = identity.and_then(|identity| Link::decode(link_block, id, identity.salt));
+        let link = identity.zip(link_block).and_then(|(identity, block)| Link::decode(&block, id, identity.salt));
         Ok(Candidate { id, file_len: file.len()?, path, identity, link, bare_link })
     }
 

@@ -59,13 +59,13 @@ pub(crate) fn find(path: &Path) -> Result<Option<FoundManifest>> {
 }
 
 fn read_slot(file: &File, slot: usize) -> Result<Result<Manifest, Unreadable>> {
-    let mut bytes = [0; SLOT_LEN];
-    file.read_at(&mut bytes, SLOT_OFFSETS[slot])?;
-    Ok(Manifest::decode(&bytes))
+    let block = file.read_block(SLOT_OFFSETS[slot])?;
+    Ok(block.ok_or(Unreadable::Short).and_then(|block| Manifest::decode(&block)))
 }
 
 fn describe(slot: usize, what: Unreadable) -> String {
     let reason = match what {
+        Unreadable::Short => "is cut off by the end of the file".to_owned(),
         Unreadable::Foreign => "does not start with the magic bytes".to_owned(),
         Unreadable::Version(found) => format!("has format version {found}"),
         Unreadable::Corrupt(_) => "has a wrong checksum or contradicts itself".to_owned(),
@@ -78,7 +78,7 @@ fn unreadable(path: &Path, one: Unreadable, other: Unreadable) -> Error {
     let version = |found| Error::UnsupportedVersion { path: path.to_owned(), found, supported: VERSION };
     match (one, other) {
         (Unreadable::Version(found), _) | (_, Unreadable::Version(found)) => version(found),
-        (Unreadable::Foreign, Unreadable::Foreign) => Error::NotALog { path: path.to_owned() },
+        (Unreadable::Foreign, Unreadable::Foreign | Unreadable::Short) => Error::NotALog { path: path.to_owned() },
         // Two slots that agree on another version are more than a flipped byte.
         (Unreadable::Corrupt(one), Unreadable::Corrupt(other)) if one == other && one != VERSION => version(one),
         _ => {

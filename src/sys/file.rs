@@ -87,6 +87,13 @@ impl File {
         watched(Op::Read { path: &self.path, bytes }, read).map_err(|e| error("read", &self.path, 0, e))
     }
 
+    /// The block at `offset`; None if the file does not hold all of it.
+    pub(crate) fn read_block<const LEN: usize>(&self, offset: u64) -> Result<Option<[u8; LEN]>> {
+        let mut block = [0; LEN];
+        let len = self.read_at(&mut block, offset)?;
+        Ok((len == LEN).then_some(block))
+    }
+
     pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> Result<()> {
         watched(Op::Write { path: &self.path, offset, data }, || self.inner.write_all_at(data, offset))
             .map_err(|e| error("write", &self.path, data.len() as u64, e))

@@ -54,6 +54,43 @@ fn seqs(log: &Log) -> Vec<u64> {
     log.view().iter().flatten().map(|entry| entry.seq()).collect()
 }
 
+/// Blocks that are alike but for the number given to `make`, of which the last byte, of the checksum, is zero.
+fn ending_in_zero<T: AsRef<[u8]>>(make: impl Fn(u64) -> T) -> T {
+    (1..).map(make).find(|block| block.as_ref().ends_with(&[0])).unwrap()
+}
+
+#[test]
+fn a_block_of_which_the_last_byte_is_missing_is_damaged_even_if_it_was_zero() {
+    let dir = fast_dir();
+    let first = segment(1, 1..4, None);
+    write(dir.path(), &slot(), &[(1, &first)]);
+    let block = ending_in_zero(|last_timestamp| Slot { last_timestamp, ..slot() }.encode(LOG_ID));
+    fs::write(manifest_path(dir.path()), &block[..255]).unwrap();
+    match strict().open(dir.path()) {
+        Err(Error::Damaged { damage }) => assert_eq!(damage.path, manifest_path(dir.path())),
+        other => panic!("{other:?}"),
+    }
+    fs::write(manifest_path(dir.path()), block).unwrap();
+    let log = strict().open(dir.path()).unwrap();
+    assert_eq!(log.recovery().notes.len(), 1, "{}", log.recovery());
+    log.close().unwrap();
+    drop(log);
+
+    // The same of a segment's identity, and of the manifest's second slot.
+    let dir = fast_dir();
+    let identity = |salt| Segment::new(1, salt, 1, None).0[..64].to_vec();
+    write(dir.path(), &slot(), &[]);
+    fs::write(segment_path(dir.path(), 1), &ending_in_zero(identity)[..63]).unwrap();
+    let block = ending_in_zero(|last_timestamp| Slot { last_timestamp, generation: 8, ..slot() }.encode(LOG_ID));
+    let mut manifest = encode::manifest([&slot().encode(LOG_ID), &block]);
+    manifest.truncate(4096 + 255);
+    fs::write(manifest_path(dir.path()), manifest).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    let report = log.recovery();
+    assert!(report.notes.iter().any(|note| note.contains("slot 1")), "{report}");
+    assert!(report.losses.iter().any(|loss| loss.path == segment_path(dir.path(), 1)), "{report}");
+}
+
 /// Three segments, of which the one in the middle holds no entry, says the link of the last one.
 fn empty_in_the_middle(dir: &Path, mark: Option<Place>) -> [Segment; 3] {
     let first = segment(1, 1..4, None);
@@ -253,6 +290,24 @@ fn nor_does_one_of_a_file_whose_own_identity_is_damaged_too() {
     let report = log.recovery();
     assert!(log.get(7).is_err_and(|error| error.is_damage()), "{report}");
     assert!(report.notes.iter().any(|note| note.contains("wal-000001.log")), "{report}");
+}
+
+#[test]
+fn nor_does_a_file_that_says_to_begin_before_the_place_where_others_say_that_its_predecessor_ended() {
+    let dir = fast_dir();
+    thrice_begun(dir.path());
+    // The second segment's file has the name of the third: the frames of the old 8 and 9 are in it, and only the manifest's cut
+    // knows that they are dead.
+    let mut bytes = fs::read(segment_path(dir.path(), 2)).unwrap();
+    bytes[..64].fill(0);
+    fs::write(segment_path(dir.path(), 3), bytes).unwrap();
+    fs::remove_file(segment_path(dir.path(), 2)).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    let report = log.recovery();
+    for lost in 6..9 {
+        assert!(log.get(lost).is_err_and(|error| error.is_damage()), "{lost}: {report}");
+        assert!(report.losses.iter().any(|loss| loss.seqs.contains(&lost)), "{lost}: {report}");
+    }
 }
 
 #[test]
