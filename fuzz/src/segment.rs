@@ -1,9 +1,9 @@
 //! Target `segment`: a segment's file holds anything. It lies behind a manifest that is valid, alone or between segments that are,
 //! and so much of it is repaired as the input says: with checksums that hold, what stands behind them is reached.
 
-use crate::encode::{self, Place, Placed, Predecessor, Repairs, Slot, FLAG_FIRST, FLAG_LAST, FLAG_LZ4, FRAMES, LOG_ID};
+use crate::encode::{self, Placed, Predecessor, Repairs, FLAG_FIRST, FLAG_LAST, FLAG_LZ4, FRAMES, LOG_ID};
 use crate::files::{segment_name, Files, MANIFEST};
-use crate::format;
+use crate::format::{self, Cut, Mark, Slot};
 use crate::input::Input;
 use crate::probe::{Digest, Subject};
 use maplog::{DamageKind, Error, RecoveryMode, Verify};
@@ -138,38 +138,40 @@ fn files(control: [u8; CONTROL], bytes: &[u8]) -> Files {
     let pick = |at: u8| {
         let last = Placed { seq: base_seq.wrapping_sub(1), end: FRAMES as u64 };
         let Placed { seq, end } = placed.get(usize::from(at)).or(placed.last()).copied().unwrap_or(last);
-        Place { segment: 2, seq, offset: end }
+        Mark { segment: 2, seq, offset: end }
     };
     let mut last = pick(u8::MAX);
     if is_before {
-        let Place { seq, offset, .. } = pick(end_at);
+        let Mark { seq, offset, .. } = pick(end_at);
         good = seq.wrapping_add(1);
         files.0.insert(
             segment_name(3),
             good_segment(3, good, Some(Predecessor { id: 2, end_seq: seq, end_offset: offset })),
         );
         let end = end_of_good(3, good);
-        last = Place { segment: 3, seq: end.end_seq, offset: end.end_offset };
+        last = Mark { segment: 3, seq: end.end_seq, offset: end.end_offset };
     }
     files.0.insert(segment_name(2), segment);
 
     let slot = Slot {
-        generation: 7,
         first_segment: first.0,
         first_seq: first.1,
-        cut: (witnesses & 1 != 0).then(|| (pick(cut_at), 3)),
+        cut: (witnesses & 1 != 0).then(|| {
+            let end = pick(cut_at);
+            Cut { segment: end.segment, end_seq: end.seq, end_offset: end.offset, next_id: 3 }
+        }),
         mark: match witnesses >> 1 & 3 {
             0 => None,
             1 => Some(pick(mark_at)),
             2 => Some(last),
             _ => is_behind.then(|| {
                 let end = end_of_good(1, GOOD_FIRST);
-                Place { segment: 1, seq: end.end_seq, offset: end.end_offset }
+                Mark { segment: 1, seq: end.end_seq, offset: end.end_offset }
             }),
         },
         clean: has(witnesses, 3),
-        lost: if has(witnesses, LOST) { [base_seq, base_seq.wrapping_add(3)] } else { [0; 2] },
-        ..Slot::default()
+        lost: if has(witnesses, LOST) { base_seq..base_seq.wrapping_add(3) } else { 0..0 },
+        ..Slot::NOTHING
     };
     let slot = slot.encode(LOG_ID);
     files.0.insert(MANIFEST.to_owned(), encode::manifest([&slot, &slot]));

@@ -3,8 +3,8 @@
 //! is lost is listed, again and again, until it is truncated away.
 
 use crate::shared::fast_dir;
-use crate::support::encode::{self, Place, Predecessor, Segment, Slot, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
-use crate::support::format::{manifest_path, segment_path};
+use crate::support::encode::{self, Predecessor, Segment, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
+use crate::support::format::{manifest_path, segment_path, Cut, Mark, Slot};
 use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy};
 use std::fs;
 use std::path::Path;
@@ -45,8 +45,8 @@ fn write(dir: &Path, slot: &Slot, segments: &[(u64, &Segment)]) {
     }
 }
 
-fn slot() -> Slot {
-    Slot { generation: 7, first_segment: 1, first_seq: 1, ..Slot::default() }
+fn cut(end: Mark, next_id: u64) -> Cut {
+    Cut { segment: end.segment, end_seq: end.seq, end_offset: end.offset, next_id }
 }
 
 /// The seqs of the entries that can be read.
@@ -63,8 +63,8 @@ fn ending_in_zero<T: AsRef<[u8]>>(make: impl Fn(u64) -> T) -> T {
 fn a_block_of_which_the_last_byte_is_missing_is_damaged_even_if_it_was_zero() {
     let dir = fast_dir();
     let first = segment(1, 1..4, None);
-    write(dir.path(), &slot(), &[(1, &first)]);
-    let block = ending_in_zero(|last_timestamp| Slot { last_timestamp, ..slot() }.encode(LOG_ID));
+    write(dir.path(), &Slot::NOTHING, &[(1, &first)]);
+    let block = ending_in_zero(|last_timestamp_ms| Slot { last_timestamp_ms, ..Slot::NOTHING }.encode(LOG_ID));
     fs::write(manifest_path(dir.path()), &block[..255]).unwrap();
     match strict().open(dir.path()) {
         Err(Error::Damaged { damage }) => assert_eq!(damage.path, manifest_path(dir.path())),
@@ -79,10 +79,11 @@ fn a_block_of_which_the_last_byte_is_missing_is_damaged_even_if_it_was_zero() {
     // The same of a segment's identity, and of the manifest's second slot.
     let dir = fast_dir();
     let identity = |salt| Segment::new(1, salt, 1, None).0[..64].to_vec();
-    write(dir.path(), &slot(), &[]);
+    write(dir.path(), &Slot::NOTHING, &[]);
     fs::write(segment_path(dir.path(), 1), &ending_in_zero(identity)[..63]).unwrap();
-    let block = ending_in_zero(|last_timestamp| Slot { last_timestamp, generation: 8, ..slot() }.encode(LOG_ID));
-    let mut manifest = encode::manifest([&slot().encode(LOG_ID), &block]);
+    let block =
+        ending_in_zero(|last_timestamp_ms| Slot { last_timestamp_ms, generation: 8, ..Slot::NOTHING }.encode(LOG_ID));
+    let mut manifest = encode::manifest([&Slot::NOTHING.encode(LOG_ID), &block]);
     manifest.truncate(4096 + 255);
     fs::write(manifest_path(dir.path()), manifest).unwrap();
     let log = salvage().open(dir.path()).unwrap();
@@ -92,11 +93,11 @@ fn a_block_of_which_the_last_byte_is_missing_is_damaged_even_if_it_was_zero() {
 }
 
 /// Three segments, of which the one in the middle holds no entry, says the link of the last one.
-fn empty_in_the_middle(dir: &Path, mark: Option<Place>) -> [Segment; 3] {
+fn empty_in_the_middle(dir: &Path, mark: Option<Mark>) -> [Segment; 3] {
     let first = segment(1, 1..4, None);
     let middle = segment(2, 4..4, Some(end(1, 3, &first)));
     let last = segment(3, 4..7, Some(end(2, 3, &middle)));
-    write(dir, &Slot { mark, ..slot() }, &[(1, &first), (2, &middle), (3, &last)]);
+    write(dir, &Slot { mark, ..Slot::NOTHING }, &[(1, &first), (2, &middle), (3, &last)]);
     [first, middle, last]
 }
 
@@ -118,8 +119,8 @@ fn a_mark_does_not_make_an_end_below_a_segments_base_believed() {
     let dir = fast_dir();
     let first = segment(1, 4..7, None);
     let last = segment(2, 2..5, Some(Predecessor { id: 1, end_seq: 1, end_offset: first.0.len() as u64 }));
-    let mark = Some(Place { segment: 2, seq: 4, offset: last.0.len() as u64 });
-    write(dir.path(), &Slot { first_seq: 4, mark, clean: true, ..slot() }, &[(1, &first), (2, &last)]);
+    let mark = Some(Mark { segment: 2, seq: 4, offset: last.0.len() as u64 });
+    write(dir.path(), &Slot { first_seq: 4, mark, clean: true, ..Slot::NOTHING }, &[(1, &first), (2, &last)]);
     match strict().open(dir.path()) {
         Err(Error::Damaged { damage }) => assert_eq!(damage.path, segment_path(dir.path(), 2)),
         other => panic!("{other:?}"),
@@ -133,7 +134,7 @@ fn a_mark_does_not_make_an_end_below_a_segments_base_believed() {
 fn what_a_strict_open_refuses_a_salvage_lists() {
     let dir = fast_dir();
     let last_end = 128 + 3 * 56;
-    let [_, middle, _] = empty_in_the_middle(dir.path(), Some(Place { segment: 3, seq: 6, offset: last_end }));
+    let [_, middle, _] = empty_in_the_middle(dir.path(), Some(Mark { segment: 3, seq: 6, offset: last_end }));
     let mut bytes = middle.0;
     bytes[70] ^= 1; // its link
     fs::write(segment_path(dir.path(), 2), bytes).unwrap();
@@ -149,7 +150,7 @@ fn a_later_file_with_lower_seqs_hides_no_entry_from_a_salvage() {
     let first = segment(1, 5..8, None);
     let mut later = segment(2, 1..3, None);
     later.0[64..128].fill(0); // no link: where it begins, its first frame says
-    write(dir.path(), &Slot { first_seq: 5, lost: [5, 6], ..slot() }, &[(1, &first), (2, &later)]);
+    write(dir.path(), &Slot { first_seq: 5, lost: 5..6, ..Slot::NOTHING }, &[(1, &first), (2, &later)]);
     let log = salvage().open(dir.path()).unwrap();
     assert_eq!(seqs(&log), [5, 6, 7]);
     assert_ne!(log.recovery().losses, []);
@@ -335,7 +336,7 @@ fn nor_does_one_that_names_the_other_as_its_predecessor() {
     let dir = fast_dir();
     let first = segment(1, 1..1, None);
     let last = segment(2, 1..4, Some(Predecessor { id: 1, end_seq: 0, end_offset: 256 }));
-    write(dir.path(), &slot(), &[(1, &first), (2, &last)]);
+    write(dir.path(), &Slot::NOTHING, &[(1, &first), (2, &last)]);
     assert!(strict().open(dir.path()).is_err());
     let log = salvage().open(dir.path()).unwrap();
     assert_eq!(seqs(&log), [1, 2, 3]);
@@ -374,8 +375,8 @@ fn no_entry_goes_into_a_file_that_the_next_open_would_not_know() {
     for next_id in [1 << 61, (1 << 62) - 1] {
         let dir = fast_dir();
         let first = segment(1, 1..4, None);
-        let end = Place { segment: 1, seq: 3, offset: first.0.len() as u64 };
-        write(dir.path(), &Slot { cut: Some((end, next_id)), mark: Some(end), ..slot() }, &[(1, &first)]);
+        let end = Mark { segment: 1, seq: 3, offset: first.0.len() as u64 };
+        write(dir.path(), &Slot { cut: Some(cut(end, next_id)), mark: Some(end), ..Slot::NOTHING }, &[(1, &first)]);
         let log = strict().open(dir.path()).unwrap();
         let mut held = vec![1, 2, 3];
         held.extend(log.append(b"acked").ok());
@@ -390,8 +391,8 @@ fn a_salvage_gives_nothing_past_the_place_where_a_cut_ends_a_segment() {
     // The cut's seq is too high for its place: more frames would fit by their seqs.
     let dir = fast_dir();
     let first = segment(1, 1..6, None);
-    let end = Place { segment: 1, seq: 1000, offset: 128 + 2 * 56 };
-    write(dir.path(), &Slot { cut: Some((end, 2)), mark: Some(end), ..slot() }, &[(1, &first)]);
+    let end = Mark { segment: 1, seq: 1000, offset: 128 + 2 * 56 };
+    write(dir.path(), &Slot { cut: Some(cut(end, 2)), mark: Some(end), ..Slot::NOTHING }, &[(1, &first)]);
     let log = salvage().open(dir.path()).unwrap();
     assert_eq!(seqs(&log), [1, 2]);
     assert_eq!(log.recovery().losses[0].seqs, 3..1001);
@@ -406,8 +407,8 @@ fn a_seq_that_stands_twice_in_a_segment_is_lost_the_same_for_every_reader() {
     let damaged = first.0.len();
     first.push(4, NO_WITNESS, ALONE, PAYLOAD).push(4, NO_WITNESS, ALONE, PAYLOAD).push(5, NO_WITNESS, ALONE, PAYLOAD);
     first.0[damaged] ^= 1;
-    let end = Place { segment: 1, seq: 5, offset: first.0.len() as u64 };
-    write(dir.path(), &Slot { mark: Some(end), clean: true, ..slot() }, &[(1, &first)]);
+    let end = Mark { segment: 1, seq: 5, offset: first.0.len() as u64 };
+    write(dir.path(), &Slot { mark: Some(end), clean: true, ..Slot::NOTHING }, &[(1, &first)]);
     let log = strict().open(dir.path()).unwrap();
     for _ in 0..2 {
         match log.get(4) {

@@ -4,8 +4,8 @@
 #![allow(clippy::single_range_in_vec_init)]
 
 use crate::shared::fast_dir;
-use crate::support::forge::{self, offset_of, Manifest, Segment, FILE_LEN, FRAME};
-use crate::support::format::{self, Cut, Mark, FRAMES};
+use crate::support::forge::{self, offset_of, Segment, FILE_LEN, FRAME};
+use crate::support::format::{self, Cut, Mark, Slot, FRAMES};
 use crate::support::logs::contents;
 use crate::support::seam;
 use maplog::testing::Op;
@@ -17,12 +17,8 @@ fn salvage() -> Options {
     Options::new().segment_size(FILE_LEN).sync_policy(SyncPolicy::Manual).recovery(RecoveryMode::Salvage)
 }
 
-/// What a manifest says of a log of which nothing is proven.
-const NOTHING: Manifest =
-    Manifest { clean: false, first_segment: 1, first_seq: 1, cut: None, mark: None, last_timestamp_ms: 0, lost: 0..0 };
-
-fn marked(mark: Mark) -> Manifest {
-    Manifest { mark: Some(mark), ..NOTHING }
+fn marked(mark: Mark) -> Slot {
+    Slot { mark: Some(mark), ..Slot::NOTHING }
 }
 
 /// Entries 1 to 10.
@@ -53,7 +49,7 @@ struct Salvaged {
 /// Salvages the log that is made of these, appends to it, and salvages it again: no file is changed by looking, and what could be read,
 /// and what was lost, stays as it was.
 #[track_caller]
-fn assert_salvages(what: &str, manifest: &Manifest, segments: &[Segment], expected: &Salvaged) {
+fn assert_salvages(what: &str, manifest: &Slot, segments: &[Segment], expected: &Salvaged) {
     let dir = fast_dir();
     forge::write(dir.path(), manifest, segments);
     let before = contents(&dir.path().join("segments"));
@@ -78,7 +74,7 @@ fn assert_salvages(what: &str, manifest: &Manifest, segments: &[Segment], expect
 
 /// The first change after a salvage stores what was found: the log ended behind the last entry that is there, and which seqs are lost.
 #[track_caller]
-fn assert_stored(dir: &std::path::Path, found: &Manifest, salvaged: &Salvaged, what: &str) {
+fn assert_stored(dir: &std::path::Path, found: &Slot, salvaged: &Salvaged, what: &str) {
     let slot = format::newest_slot(dir).1;
     assert!(!slot.clean, "{what}: an entry was appended");
     let lost = salvaged.losses.iter().map(|(_, _, seqs)| seqs).filter(|seqs| !seqs.is_empty());
@@ -147,11 +143,11 @@ fn a_log_without_damage_is_kept_whole() {
     let [first, second, third] = three();
     let all = [first.clone(), second.clone(), third.clone()];
     assert_salvages("marked", &marked(third.mark()), &all, &whole(30, vec![]));
-    let clean = Manifest { clean: true, ..marked(third.mark()) };
+    let clean = Slot { clean: true, ..marked(third.mark()) };
     assert_salvages("closed", &clean, &all, &whole(30, vec![]));
-    assert_salvages("unproven", &NOTHING, &all, &Salvaged { proven_seq: 0, ..whole(30, vec![]) });
+    assert_salvages("unproven", &Slot::NOTHING, &all, &Salvaged { proven_seq: 0, ..whole(30, vec![]) });
     // So it is if the manifest says that something was lost once.
-    let lost = Manifest { lost: 5..7, ..clean };
+    let lost = Slot { lost: 5..7, ..clean };
     assert_salvages("lost once", &lost, &all, &whole(30, vec![]));
 }
 
@@ -197,7 +193,7 @@ fn a_file_of_which_nothing_can_be_known_is_lost_as_far_as_others_say() {
     let all = [first.clone(), blank(&second), third.clone()];
     assert_salvages("the second", &manifest, &all, &lost(vec![1..11, 21..31], vec![(2, IDENTITY, 11..21)]));
     let all = [first.clone(), second.clone(), blank(&third)];
-    let clean = Manifest { clean: true, ..manifest.clone() };
+    let clean = Slot { clean: true, ..manifest.clone() };
     assert_salvages("of a closed log", &clean, &all, &lost(vec![1..21], vec![(3, IDENTITY, 21..31)]));
     // Nobody says how far it went: new entries get seqs that it cannot have held.
     let most = (FILE_LEN - FRAMES) / 32;
@@ -232,9 +228,9 @@ fn a_file_that_is_gone_is_one_loss() {
     let gap = Segment::new(3, 26, [2, 20, offset_of(11, 21)]).entries(30, Some(25));
     let all = [first, second, gap];
     let expected = Salvaged { reads: vec![1..21, 26..31], losses: vec![(3, LINK, 21..26)], ..whole(30, vec![]) };
-    assert_salvages("a gap", &NOTHING, &all, &Salvaged { proven_seq: 25, ..expected });
+    assert_salvages("a gap", &Slot::NOTHING, &all, &Salvaged { proven_seq: 25, ..expected });
     let dir = fast_dir();
-    forge::write(dir.path(), &NOTHING, &all);
+    forge::write(dir.path(), &Slot::NOTHING, &all);
     assert_eq!(salvage().open(dir.path()).unwrap().recovery().losses[0].kind, DamageKind::Gap);
 }
 
@@ -244,7 +240,7 @@ fn two_segments_with_the_same_entries_are_not_both_believed() {
     let second = Segment::new(2, 6, [1, 5, offset_of(1, 6)]).entries(20, Some(18));
     // The mark says that the first one went on.
     let cut = Cut { segment: 1, end_seq: 10, end_offset: offset_of(1, 11), next_id: 2 };
-    let manifest = Manifest { cut: Some(cut), ..NOTHING };
+    let manifest = Slot { cut: Some(cut), ..Slot::NOTHING };
     let expected = Salvaged {
         reads: vec![1..11],
         losses: vec![(2, LINK, EMPTY), (1, offset_of(1, 11)..FILE_LEN, 11..21)],
@@ -280,7 +276,7 @@ fn a_file_that_was_cut_short_keeps_what_it_has() {
     }
     // A cut had ended it. What is left of it ends before.
     let cut = Cut { segment: 1, end_seq: 10, end_offset: offset_of(1, 11), next_id: 2 };
-    let ended = Manifest { cut: Some(cut), ..marked(first.mark()) };
+    let ended = Slot { cut: Some(cut), ..marked(first.mark()) };
     let losses = vec![(1, offset_of(1, 8)..offset_of(1, 11), 8..11)];
     let found = Salvaged { reads: vec![1..8], losses, ..whole(10, vec![]) };
     assert_salvages("one that a cut ends", &ended, &[first.clone().with_len(offset_of(1, 8))], &found);
@@ -321,7 +317,7 @@ fn a_torn_tail_is_dropped_with_the_batch_that_it_breaks() {
 }
 
 /// How many notes there are about the first segment, and how many about the second one.
-fn notes(manifest: &Manifest, segments: &[Segment]) -> [usize; 2] {
+fn notes(manifest: &Slot, segments: &[Segment]) -> [usize; 2] {
     let dir = fast_dir();
     forge::write(dir.path(), manifest, segments);
     let log = salvage().open(dir.path()).unwrap();
@@ -335,7 +331,7 @@ fn an_end_that_an_earlier_salvage_knew_is_noted_where_that_lost_something() {
     let [first, second, third] = three();
     let damaged = first.flipped(offset_of(1, 4) + 40);
     let all = [damaged, second.without_link(), third.clone().without_link()];
-    let lost = |lost| notes(&Manifest { lost, ..marked(third.mark()) }, &all);
+    let lost = |lost| notes(&Slot { lost, ..marked(third.mark()) }, &all);
     assert_eq!(lost(5..5), [0, 0]);
     assert_eq!(lost(3..5), [1, 0]);
     assert_eq!(lost(10..11), [1, 0]);
@@ -388,7 +384,7 @@ fn what_is_lost_at_an_end_says_why() {
 fn a_segment_whose_end_nobody_knows_any_more_is_noted() {
     let [first, second, third] = three();
     let blank = |segment: &Segment| segment.clone().without_link().without_identity();
-    let notes = |manifest: &Manifest, segments: &[Segment]| notes(manifest, segments)[0];
+    let notes = |manifest: &Slot, segments: &[Segment]| notes(manifest, segments)[0];
     let manifest = marked(third.mark());
     assert_eq!(notes(&manifest, &[first.clone(), second.clone(), third.clone()]), 0);
     assert_eq!(
@@ -398,7 +394,7 @@ fn a_segment_whose_end_nobody_knows_any_more_is_noted() {
     );
     assert_eq!(notes(&manifest, from_ref(&first)), 1, "the mark names the third");
     assert_eq!(notes(&manifest, &[first.clone(), blank(&second)]), 1);
-    let in_the_first = Manifest { ..marked(first.mark()) };
+    let in_the_first = Slot { ..marked(first.mark()) };
     assert_eq!(notes(&in_the_first, &[first.flipped(FRAMES)]), 0, "nothing is named behind it");
 }
 

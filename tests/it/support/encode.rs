@@ -4,7 +4,7 @@
 // The fuzz targets use all of it, the tests a part.
 #![allow(dead_code)]
 
-use super::format::crc;
+use super::format::{crc, Slot};
 
 pub(crate) const LOG_ID: [u8; 16] = *b"a log to fuzz...";
 
@@ -199,45 +199,18 @@ fn repair_header(segment: &mut [u8], at: usize) {
     put_u32(segment, at, sum);
 }
 
-/// A place in a segment up to which something counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    pub(crate) segment: u64,
-    pub(crate) seq: u64,
-    pub(crate) offset: u64,
-}
-
-/// What a manifest slot says.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Slot {
-    pub(crate) generation: u64,
-    pub(crate) first_segment: u64,
-    pub(crate) first_seq: u64,
-    /// The cut, and the id of the next segment.
-    pub(crate) cut: Option<(Place, u64)>,
-    pub(crate) mark: Option<Place>,
-    pub(crate) last_timestamp: u64,
-    pub(crate) lost: [u64; 2],
-    pub(crate) clean: bool,
-}
-
 impl Slot {
     pub(crate) fn encode(&self, log_id: [u8; 16]) -> [u8; SLOT] {
         let mut slot = [0; SLOT];
         slot[12] = u8::from(self.clean);
-        let place = |place: Place| [place.segment, place.seq, place.offset];
-        let (cut, next_id) = self.cut.map_or(([0; 3], 0), |(cut, next_id)| (place(cut), next_id));
-        let [mark_segment, mark_seq, mark_offset] = self.mark.map_or([0; 3], place);
-        let fields = [
-            [self.generation, self.first_segment, self.first_seq],
-            cut,
-            [next_id, mark_seq, mark_segment],
-            [mark_offset, self.last_timestamp, self.lost[0]],
-        ];
-        for (index, field) in fields.into_iter().flatten().enumerate() {
+        let cut = self.cut.map_or([0; 4], |cut| [cut.segment, cut.end_seq, cut.end_offset, cut.next_id]);
+        let mark = self.mark.map_or([0; 3], |mark| [mark.seq, mark.segment, mark.offset]);
+        let first = [self.generation, self.first_segment, self.first_seq];
+        let last = [self.last_timestamp_ms, self.lost.start, self.lost.end];
+        let fields = first.into_iter().chain(cut).chain(mark).chain(last);
+        for (index, field) in fields.enumerate() {
             put(&mut slot, 32 + 8 * index, field);
         }
-        put(&mut slot, 128, self.lost[1]);
         repair_slot(&mut slot, log_id);
         slot
     }

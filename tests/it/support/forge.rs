@@ -1,9 +1,8 @@
 //! Logs made by hand: any shape that recovery may meet, with checksums that hold. What is to be invalid is changed afterwards.
 
 use super::encode::{self, Predecessor, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
-use super::format::{self, Cut, Mark, FRAMES};
+use super::format::{self, Mark, Slot, FRAMES};
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
 /// Bytes that a segment's file has at least.
@@ -20,37 +19,6 @@ pub(crate) fn payload(seq: u64) -> [u8; PAYLOAD_LEN] {
 /// Where the frame of `seq` starts in a segment whose first frame is that of `base_seq`.
 pub(crate) fn offset_of(base_seq: u64, seq: u64) -> u64 {
     FRAMES + (seq - base_seq) * FRAME
-}
-
-/// What both slots of the manifest say.
-#[derive(Debug, Clone)]
-pub(crate) struct Manifest {
-    pub(crate) clean: bool,
-    pub(crate) first_segment: u64,
-    pub(crate) first_seq: u64,
-    pub(crate) cut: Option<Cut>,
-    pub(crate) mark: Option<Mark>,
-    pub(crate) last_timestamp_ms: u64,
-    pub(crate) lost: Range<u64>,
-}
-
-impl Manifest {
-    fn write(&self, dir: &Path) {
-        let place = |segment, seq, offset| encode::Place { segment, seq, offset };
-        let slot = |generation| encode::Slot {
-            generation,
-            first_segment: self.first_segment,
-            first_seq: self.first_seq,
-            cut: self.cut.map(|cut| (place(cut.segment, cut.end_seq, cut.end_offset), cut.next_id)),
-            mark: self.mark.map(|mark| place(mark.segment, mark.seq, mark.offset)),
-            last_timestamp: self.last_timestamp_ms,
-            lost: [self.lost.start, self.lost.end],
-            clean: self.clean,
-        };
-        let [first, second] = [7, 8].map(|generation| slot(generation).encode(LOG_ID));
-        fs::create_dir_all(dir.join("metadata")).unwrap();
-        fs::write(format::manifest_path(dir), encode::manifest([&first, &second])).unwrap();
-    }
 }
 
 /// A segment's file: identity, link if it has one, frames.
@@ -151,9 +119,12 @@ impl Segment {
 }
 
 /// Writes the files of a log to `dir`.
-pub(crate) fn write(dir: &Path, manifest: &Manifest, segments: &[Segment]) {
-    manifest.write(dir);
-    fs::create_dir_all(dir.join("segments")).unwrap();
+pub(crate) fn write(dir: &Path, slot: &Slot, segments: &[Segment]) {
+    for folder in ["metadata", "segments"] {
+        fs::create_dir_all(dir.join(folder)).unwrap();
+    }
+    let [first, second] = [7, 8].map(|generation| Slot { generation, ..slot.clone() }.encode(LOG_ID));
+    fs::write(format::manifest_path(dir), encode::manifest([&first, &second])).unwrap();
     for segment in segments {
         let mut bytes = segment.encoded.0.clone();
         bytes.resize(segment.file_len as usize, 0);

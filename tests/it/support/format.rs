@@ -188,6 +188,20 @@ pub(crate) struct Slot {
     pub(crate) clean: bool,
 }
 
+impl Slot {
+    /// What it says of a log of which nothing is proven.
+    pub(crate) const NOTHING: Slot = Slot {
+        generation: 7,
+        first_segment: 1,
+        first_seq: 1,
+        cut: None,
+        mark: None,
+        last_timestamp_ms: 0,
+        lost: 0..0,
+        clean: false,
+    };
+}
+
 pub(crate) const SLOT_OFFSETS: [u64; 2] = [0, 4096];
 pub(crate) const SLOT_LEN: u64 = 256;
 
