@@ -2,8 +2,8 @@
 //! fails in a run of its own, with each error that fits it, and in another one the process is killed there.
 //!
 //! strace makes the calls fail. It counts them for each thread, so the thread that is meant is traced alone: the first one from its
-//! start, a keeper from the moment on in which its log is open and it sleeps. The puppet waits after each command until its keeper is
-//! idle, so every run makes the same calls. That is checked at the start of a scene, and the call that was hit is looked at in each run.
+//! start, the log's own from the moment on in which it is open and they sleep. The puppet waits after each command until these are idle,
+//! so every run makes the same calls. That is checked at the start of a scene, and the call that was hit is looked at in each run.
 
 mod judge;
 mod run;
@@ -12,7 +12,7 @@ mod table;
 mod trace;
 
 use crate::part::part;
-use crate::puppet::Command;
+use crate::puppet::{Command, Policy};
 use crate::scratch;
 use crate::worlds::Worlds;
 use anyhow::{bail, ensure, Context, Result};
@@ -106,8 +106,7 @@ impl Faults {
             std::fs::create_dir(&template)?;
             let worlds = scene.prepare(&template)?;
             let prepared = Arc::new(Prepared { scene, template, worlds });
-            let opens = prepared.scene.script.iter().filter(|command| matches!(command, Command::Open { .. })).count();
-            for role in std::iter::once(Role::Main).chain((1..=opens).map(Role::Keeper)) {
+            for role in roles(&prepared.scene) {
                 match base(&prepared, role, &scratch.join("base"))? {
                     Ok(base) => bases.push(base),
                     Err(why) => bail!("violation: {}/{role}, without a fault: {why}", prepared.scene.name),
@@ -121,6 +120,19 @@ impl Faults {
         let (k, n) = self.part;
         job.number % n == k && job.name().contains(&self.only)
     }
+}
+
+/// The threads of the library that a scene knows.
+fn roles(scene: &Scene) -> Vec<Role> {
+    let mut roles = vec![Role::Main];
+    let opens = scene.script.iter().filter(|command| matches!(command, Command::Open { .. }));
+    for (number, open) in (1..).zip(opens) {
+        roles.push(Role::Keeper(number));
+        if matches!(open, Command::Open { policy: Policy::Interval, .. }) {
+            roles.push(Role::Ticker(number));
+        }
+    }
+    roles
 }
 
 /// Runs a scene without a fault, several times: the calls are the same each time.

@@ -18,6 +18,8 @@ pub enum Role {
     Main,
     /// The keeper of the script's open with this number.
     Keeper(usize),
+    /// The thread that syncs at an interval, of that open.
+    Ticker(usize),
 }
 
 /// What befalls a call.
@@ -57,6 +59,7 @@ impl fmt::Display for Role {
         match self {
             Role::Main => f.write_str("main"),
             Role::Keeper(number) => write!(f, "keeper-{number}"),
+            Role::Ticker(number) => write!(f, "ticker-{number}"),
         }
     }
 }
@@ -114,11 +117,14 @@ pub fn run(scene: &Scene, role: Role, injected: Option<(&Point, Fault)>, dir: &P
             let outcome = answer.as_ref().map(|answer| answer.outcome.clone());
             told.push(Told { command: command.clone(), answer });
             match outcome {
-                Some(Outcome::Opened { keeper }) => {
+                Some(Outcome::Opened { keeper, ticker }) => {
                     opens += 1;
-                    if role == Role::Keeper(opens) {
-                        attached = Some(Attached::to(keeper, &strace)?);
-                    }
+                    let thread = match role {
+                        Role::Keeper(number) if number == opens => Some(keeper),
+                        Role::Ticker(number) if number == opens => Some(ticker.context("a thread that ticks")?),
+                        _ => None,
+                    };
+                    attached = thread.map(|thread| Attached::to(thread, &strace)).transpose()?.or(attached);
                 }
                 // A call fails once: the same open works now, and whatever follows has a log.
                 Some(Outcome::Failed(_))

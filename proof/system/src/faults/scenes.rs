@@ -172,6 +172,20 @@ pub fn scenes() -> Vec<Scene> {
                 vec![ReadHeldView, TruncateBefore(13), ReadPinned, Read, Close],
             ]),
         ),
+        plain(
+            "ticks",
+            closed(3),
+            vec![
+                open(Policy::Interval, SMALL),
+                append_as(How::Awaited),
+                append_as(How::Awaited),
+                Read,
+                // The keeper syncs what is sealed, the ticker what comes after it.
+                Rotate,
+                append_as(How::Awaited),
+                Close,
+            ],
+        ),
         Scene {
             left: Left::Killed,
             without: Some("madvise:error=EINVAL"),

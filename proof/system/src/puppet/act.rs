@@ -5,7 +5,9 @@ use super::payload::{life, payload, write};
 use super::words::{Answer, Command, Failure, How, Kind, Order, Outcome, Policy, Run, State};
 use maplog::{Ack, Entry, Log, Options, PinnedEntry, SyncPolicy, View};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub struct Actor {
     dir: PathBuf,
@@ -19,6 +21,7 @@ pub struct Actor {
 struct Open {
     log: Log,
     keeper: i32,
+    ticker: Option<i32>,
 }
 
 /// A call's result, as the answer has it.
@@ -38,8 +41,8 @@ impl Actor {
 
     pub fn act(&mut self, Order { life, command }: Order) -> Answer {
         let mut outcome = self.call(life, command).unwrap_or_else(Outcome::Failed);
-        if let Some(Open { keeper, .. }) = self.open {
-            if let Err(why) = self.watcher.wait_idle(keeper) {
+        if let Some(Open { keeper, ticker, .. }) = self.open {
+            if let Err(why) = self.watcher.wait_idle(keeper, ticker) {
                 outcome = Outcome::Stuck(why);
             }
         }
@@ -118,15 +121,17 @@ impl Actor {
     }
 
     fn open(&mut self, policy: Policy, segment_size: u64) -> Called {
-        let policy = match policy {
+        let sync_policy = match policy {
             Policy::Immediate => SyncPolicy::Immediate,
             Policy::Manual => SyncPolicy::Manual,
+            Policy::Interval => SyncPolicy::Interval(Duration::from_millis(1)),
         };
-        let log = Options::new().sync_policy(policy).segment_size(segment_size).open(&self.dir)?;
-        match self.watcher.find_keeper() {
-            Ok(keeper) => {
-                self.open = Some(Open { log, keeper });
-                Ok(Outcome::Opened { keeper })
+        let log = Options::new().sync_policy(sync_policy).segment_size(segment_size).open(&self.dir)?;
+        let ticker = (policy == Policy::Interval).then(|| self.watcher.find_ticker()).transpose();
+        match self.watcher.find_keeper().and_then(|keeper| Ok((keeper, ticker?))) {
+            Ok((keeper, ticker)) => {
+                self.open = Some(Open { log, keeper, ticker });
+                Ok(Outcome::Opened { keeper, ticker })
             }
             Err(why) => Ok(Outcome::Stuck(why)),
         }
@@ -151,6 +156,12 @@ fn append(log: &Log, how: How, life: u32, seq: u64, len: usize) -> maplog::Resul
         How::AsPolicySays => log.append(&payload(life, seq, len)),
         How::InPlace => log.append_with(len, |place| write(life, seq, place)),
         How::Durable => log.append_as(&payload(life, seq, len), Ack::Durable),
+        How::Awaited => {
+            let seq = log.append(&payload(life, seq, len))?;
+            let (tell, told) = channel();
+            log.on_durable(seq, move |durable| drop(tell.send(durable)));
+            told.recv().unwrap_or(Err(maplog::Error::Closed)).map(|()| seq)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_micros(500);
 const FUTEX: &str = if cfg!(target_arch = "x86_64") { "202" } else { "98" };
 pub const KEEPER: &str = "maplog-keeper";
+const TICKER: &str = "maplog-interval";
 
 type Question = Box<dyn FnOnce() -> Result<i32, String> + Send>;
 
@@ -34,20 +35,27 @@ impl Watcher {
 
     /// The keeper, once it has nothing to do. One of a log that was closed may still be there, and does not sleep.
     pub fn find_keeper(&self) -> Result<i32, String> {
-        let sleeps = |keeper: &i32| sleeps(&task(*keeper)).unwrap_or(false);
-        self.ask(move || until("there is no keeper", || keepers().into_iter().find(sleeps)))
+        self.ask(|| find(KEEPER, Until::Woken))
     }
 
-    /// Waits until the thread has nothing to do.
-    pub fn wait_idle(&self, thread: i32) -> Result<i32, String> {
-        self.ask(move || wait_idle(thread))
+    /// The thread that syncs at an interval, once it waits for its next tick.
+    pub fn find_ticker(&self) -> Result<i32, String> {
+        self.ask(|| find(TICKER, Until::TimeOut))
+    }
+
+    /// Waits until the threads have nothing to do: the ticker until its next tick, and then the keeper, which it may have woken.
+    pub fn wait_idle(&self, keeper: i32, ticker: Option<i32>) -> Result<i32, String> {
+        self.ask(move || {
+            ticker.map_or(Ok(0), |ticker| wait_idle(ticker, Until::TimeOut))?;
+            wait_idle(keeper, Until::Woken)
+        })
     }
 
     /// Has `gate` opened once this thread waits for nothing else; does not wait for that.
     pub fn open_when_idle(&self, gate: Arc<Gate>) {
         let caller = rustix::thread::gettid().as_raw_nonzero().get();
         let question = move || {
-            let idle = wait_idle(caller);
+            let idle = wait_idle(caller, Until::Woken);
             gate.open();
             idle
         };
@@ -65,9 +73,21 @@ impl Watcher {
     }
 }
 
-fn wait_idle(thread: i32) -> Result<i32, String> {
+/// How long a thread sleeps that has nothing to do.
+#[derive(Clone, Copy, PartialEq)]
+enum Until {
+    Woken,
+    TimeOut,
+}
+
+fn find(name: &'static str, until_when: Until) -> Result<i32, String> {
+    let sleeps = |thread: &i32| sleeps(&task(*thread), until_when).unwrap_or(false);
+    until(&format!("there is no {name}"), || threads(name).into_iter().find(sleeps))
+}
+
+fn wait_idle(thread: i32, until_when: Until) -> Result<i32, String> {
     let task = task(thread);
-    let look = || match sleeps(&task) {
+    let look = || match sleeps(&task, until_when) {
         Ok(true) => Some(Ok(thread)),
         // What a tracer has just stopped cannot be read.
         Err(_) if !task.exists() => Some(Err(format!("thread {thread} has ended"))),
@@ -93,19 +113,20 @@ fn task(thread: i32) -> PathBuf {
     PathBuf::from(format!("/proc/self/task/{thread}"))
 }
 
-fn keepers() -> Vec<i32> {
+fn threads(name: &str) -> Vec<i32> {
     let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let is_keeper =
-        |thread: &i32| fs::read_to_string(task(*thread).join("comm")).is_ok_and(|name| name.trim_end() == KEEPER);
-    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_keeper).collect()
+    let is_meant =
+        |thread: &i32| fs::read_to_string(task(*thread).join("comm")).is_ok_and(|comm| comm.trim_end() == name);
+    threads.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_meant).collect()
 }
 
-/// Whether a thread sleeps in a futex for as long as it takes. One that was woken does not sleep from the moment on in which it was,
-/// and one that a tracer has stopped does not either.
-fn sleeps(task: &Path) -> std::io::Result<bool> {
+/// Whether a thread sleeps in a futex, for as long as it takes or with a time-out. One that was woken does not sleep from the moment
+/// on in which it was, and one that a tracer has stopped does not either.
+fn sleeps(task: &Path, until: Until) -> std::io::Result<bool> {
     let call = fs::read_to_string(task.join("syscall"))?;
     let mut words = call.split(' ');
-    let in_futex = words.next() == Some(FUTEX) && words.nth(3) == Some("0x0");
+    let in_futex =
+        words.next() == Some(FUTEX) && words.nth(3).is_some_and(|limit| (limit == "0x0") == (until == Until::Woken));
     let stat = fs::read_to_string(task.join("stat"))?;
     let asleep = stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S"));
     Ok(in_futex && asleep)

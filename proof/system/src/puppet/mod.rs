@@ -1,8 +1,8 @@
 //! The puppet: a process that holds a log, does what it is told, and says what came of it. The harnesses judge by what it says.
 //!
-//! Orders come as lines of JSON on its standard input, and each is answered by a line on its standard output, once the log's
-//! background thread is idle: so the system calls of a run are the same each time. A first answer says that it is ready. The process makes no file call of its own between
-//! an order and its answer, and is killed with whoever started it.
+//! Orders come as lines of JSON on its standard input, and each is answered by a line on its standard output, once the log's own
+//! threads are idle: so the system calls of a run are the same each time. A first answer says that it is ready. The process makes no
+//! file call of its own between an order and its answer, and is killed with whoever started it.
 
 mod act;
 mod handle;

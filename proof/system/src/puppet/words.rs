@@ -59,6 +59,8 @@ pub enum Command {
 pub enum Policy {
     Immediate,
     Manual,
+    /// Of a millisecond.
+    Interval,
 }
 
 /// By which call an entry is appended.
@@ -67,6 +69,8 @@ pub enum How {
     AsPolicySays,
     InPlace,
     Durable,
+    /// Then, somebody else makes it durable.
+    Awaited,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,9 +83,11 @@ pub struct Answer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Done,
-    /// The log is open. The keeper's thread is not part of what two runs have in common.
+    /// The log is open. Its threads' numbers are not part of what two runs have in common.
     Opened {
         keeper: i32,
+        /// The thread of an interval.
+        ticker: Option<i32>,
     },
     /// The seq that a call returned: of an entry, of a batch's first entry, of what is durable, of the first that is left.
     Seq(u64),
@@ -93,7 +99,7 @@ pub enum Outcome {
         failure: Option<Failure>,
     },
     Failed(Failure),
-    /// The log's background thread does not come to rest.
+    /// A thread of the log does not come to rest.
     Stuck(String),
 }
 
