@@ -208,8 +208,10 @@ fn mutate() -> Seeds {
         255, 141, 141, 63, 45, 45, 141, 141, 141, 59, 141, 141, 141, 114, 141, 141, 141, 110, 114, 114, 114, 141, 141,
         141, 141, 82, 141, 141, 35,
     ];
+    let renamed: &[u8] = &[3, 2, 3, 6, 2, 0, 0, 0, 0, 9, 2, 0, 0, 3, 0, 10, 2, 0, 0, 0, 0];
     seeds.push(("forgotten-cut".to_owned(), forgotten_cut.to_vec()));
     seeds.push(("copied-over-two".to_owned(), copied_over_two.to_vec()));
+    seeds.push(("renamed-without-identity".to_owned(), renamed.to_vec()));
     seeds
 }
 
