@@ -60,9 +60,7 @@ pub fn fill(id: Id, filling: Filling, bytes: &mut [u8]) {
     let mut rng = Rng::new(seed);
     match filling {
         Filling::Even => rest.fill(rng.next() as u8),
-        Filling::Random => rest.chunks_mut(8).for_each(|chunk| {
-            chunk.copy_from_slice(&rng.next().to_le_bytes()[..chunk.len()]);
-        }),
+        Filling::Random => rng.fill(rest),
     }
 }
 

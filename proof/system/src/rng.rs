@@ -39,6 +39,12 @@ impl Rng {
         self.within(0..limit.min(most))
     }
 
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for chunk in bytes.chunks_mut(8) {
+            chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);
+        }
+    }
+
     /// Another generator, with numbers of its own.
     pub fn fork(&mut self) -> Rng {
         Rng::new(self.next())

@@ -53,7 +53,7 @@ impl Watcher {
 
     /// Has `gate` opened once this thread waits for nothing else; does not wait for that.
     pub fn open_when_idle(&self, gate: Arc<Gate>) {
-        let caller = rustix::thread::gettid().as_raw_nonzero().get();
+        let caller = nix::unistd::gettid().as_raw();
         let question = move || {
             let idle = wait_idle(caller, Until::Woken);
             gate.open();

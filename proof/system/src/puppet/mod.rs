@@ -14,6 +14,7 @@ pub use handle::{End, Puppet};
 pub use words::{Answer, Command, Failure, How, Kind, Order, Outcome, Policy, Run, State};
 
 use anyhow::{Context, Result};
+use nix::sys::{prctl, signal::Signal};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ pub struct Args {
 
 /// The process's side.
 pub fn run(args: &Args) -> Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
     let mut actor = act::Actor::new(&args.dir);
     answer(&Answer { outcome: Outcome::Done, state: None })?;
     for line in std::io::stdin().lines() {

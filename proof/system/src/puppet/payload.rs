@@ -1,5 +1,7 @@
 //! Payloads that say who appended them: at which seq, by which order. Any byte that is not as it was appended shows.
 
+use crate::rng::Rng;
+
 /// The shortest payload.
 pub const HEAD: usize = 16;
 
@@ -10,13 +12,7 @@ pub fn write(life: u32, seq: u64, place: &mut [u8]) {
     head[..4].copy_from_slice(&life.to_le_bytes());
     head[4..8].copy_from_slice(&(len as u32).to_le_bytes());
     head[8..].copy_from_slice(&seq.to_le_bytes());
-    let mut random = (seq << 20 ^ u64::from(life)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    for bytes in body.chunks_mut(8) {
-        random ^= random >> 12;
-        random ^= random << 25;
-        random ^= random >> 27;
-        bytes.copy_from_slice(&random.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()[..bytes.len()]);
-    }
+    Rng::new(seq << 20 ^ u64::from(life)).fill(body);
 }
 
 /// As [`write`], into a vector.
