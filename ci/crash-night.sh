@@ -6,6 +6,7 @@ cd "$(dirname "$0")/.."
 
 seeds="${1:?the seeds, as 0..60000}"
 start="${seeds%..*}" end="${seeds#*..}"
+[[ $seeds =~ ^[0-9]+\.\.[0-9]+$ && $start -lt $end ]] || { echo "no range of seeds: $seeds" >&2; exit 1; }
 part=2000
 tree=$(git ls-files -z src tests/crash tests/shared | sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-12)
 done_parts="target/crash-night-$tree"

@@ -8,17 +8,22 @@ use crate::damage;
 use crate::figures::{phase, Figures};
 use crate::oracle::{Doing, Expect, Model, Recovered, Running};
 use crate::shared::{fast_dir, lock, Rng};
-use crate::sim::{Crash, Disk, Image, Sim, Wreck};
+use crate::sim::{Crash, Disk, Failure, Image, Sim, Wreck};
 use maplog::{Ack, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const INCARNATIONS: u64 = 8;
 /// The log lies in directories that its first open makes.
 const LOG_DIR: &str = "new/log";
+/// Entries.
+pub(crate) const LONGEST_BATCH: u64 = 39;
+/// By then, a sync that failed has poisoned the log, also on a busy machine.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// One log through all its incarnations.
 pub(crate) struct Chain<'f> {
@@ -28,6 +33,8 @@ pub(crate) struct Chain<'f> {
     usual_len: u64,
     all_are_usual: bool,
     segment_size: u64,
+    /// All that was ever appended, and at which seq.
+    appended: HashSet<(u64, Vec<u8>)>,
     scratch: tempfile::TempDir,
     /// Worlds so far.
     roots: u64,
@@ -59,6 +66,7 @@ impl Chain<'_> {
             all_are_usual: rng.one_in(2),
             segment_size: rng.within(2..9) * 4096,
             rng,
+            appended: HashSet::new(),
             scratch: fast_dir(),
             roots: 0,
             trace,
@@ -129,7 +137,7 @@ impl Chain<'_> {
             };
             uninterrupted = life.uninterrupted;
             is_clean = matches!(end, End::Closed) && !sim.stopped();
-            let failed = sim.sync_failed();
+            let failed = sim.has_failed();
             let mut wreck = sim.wreck(crash);
             let phase = phase(&wreck.model, &wreck.at, is_clean);
             self.say(format!("{crash:?}, {phase}, at {}", wreck.at));
@@ -194,7 +202,8 @@ impl Chain<'_> {
             std::fs::remove_dir_all(&root).unwrap();
         }
         if self.rng.one_in(4) {
-            let damaged = damage::examine(image, Path::new(LOG_DIR), expect, &recovered, &root, &mut self.rng);
+            let rng = &mut self.rng;
+            let damaged = damage::examine(image, Path::new(LOG_DIR), expect, &recovered, &self.appended, &root, rng);
             damaged.into_iter().for_each(|what| self.figures.count_damage(what));
         }
         if self.rng.one_in(10) {
@@ -255,7 +264,7 @@ impl Life<'_, '_> {
         let log = match options.open(self.root.join(LOG_DIR)) {
             Ok(log) => log,
             Err(_) if self.sim.stopped() => return End::Stopped,
-            Err(Error::Io { .. } | Error::Poisoned) if self.sim.sync_failed() => return End::Failed,
+            Err(Error::Io { .. } | Error::Poisoned) if self.sim.failure().is_some() => return End::Failed,
             Err(error) => panic!("open of a crash image failed: {error}"),
         };
         let recovered = match Recovered::read(&log) {
@@ -263,7 +272,7 @@ impl Life<'_, '_> {
             Err(_) if self.sim.stopped() => return End::Stopped,
             Err(error) => panic!("what was recovered cannot be read: {error}"),
         };
-        if let Some(uninterrupted) = self.uninterrupted.take().filter(|_| !self.sim.sync_failed()) {
+        if let Some(uninterrupted) = self.uninterrupted.take().filter(|_| !self.sim.has_failed()) {
             assert!(recovered == uninterrupted, "recovery of a copy ended elsewhere");
         }
         self.judge(&log, &recovered);
@@ -279,6 +288,7 @@ impl Life<'_, '_> {
         drop(model);
         self.is_clean = true;
         self.durable = None;
+        self.sim.forget_failure();
     }
 
     /// After a failed sync: the process drops the log, and opens it again.
@@ -291,6 +301,7 @@ impl Life<'_, '_> {
         drop(model);
         self.is_clean = false;
         self.durable = None;
+        self.sim.forget_failure();
     }
 
     fn judge(&self, log: &Log, recovered: &Recovered) {
@@ -326,14 +337,21 @@ impl Life<'_, '_> {
             if self.sim.stopped() {
                 return End::Stopped;
             }
+            if self.sim.failure() == Some(Failure::Poisons) {
+                return self.is_poisoned(log);
+            }
             match self.step(log) {
                 Ok(()) => {}
                 Err(_) if self.sim.stopped() => return End::Stopped,
-                Err(error) if self.sim.sync_failed() => match self.after_failure(log, error) {
-                    Some(end) => return end,
-                    None => continue,
-                },
-                Err(error) => panic!("a call failed in a world that goes on: {error}"),
+                Err(error) => {
+                    self.chain.say(format!("{error}"));
+                    match (self.sim.failure(), error) {
+                        (Some(Failure::Poisons), Error::Io { .. } | Error::Poisoned) => return self.is_poisoned(log),
+                        (Some(Failure::Harmless), Error::Io { .. }) if self.goes_on(log) => continue,
+                        (Some(Failure::Harmless), Error::Io { .. }) => return End::Stopped,
+                        (failure, error) => panic!("what failed is {failure:?}, and a call gives {error:?}"),
+                    }
+                }
             }
             if self.chain.rng.one_in(8) {
                 self.sim.write_back();
@@ -346,9 +364,9 @@ impl Life<'_, '_> {
         self.maybe_crash_soon();
         lock(&self.model).running().doing = Some(Doing::Upkeep("close"));
         match log.close() {
-            Ok(()) => {}
+            Ok(()) => assert_ne!(self.sim.failure(), Some(Failure::Poisons), "close does not tell that a sync failed"),
             Err(_) if self.sim.stopped() => return End::Stopped,
-            Err(_) if self.sim.sync_failed() => return End::Failed,
+            Err(_) if self.sim.failure().is_some() => return End::Failed,
             Err(error) => panic!("close failed: {error}"),
         }
         let mut model = lock(&self.model);
@@ -358,34 +376,41 @@ impl Life<'_, '_> {
         End::Closed
     }
 
-    /// A call failed, and so did a sync, of that call or of another thread. Either the log is poisoned for good, or nothing but a file
-    /// that was to be made was lost, and the log goes on (None).
-    fn after_failure(&mut self, log: &Log, error: Error) -> Option<End> {
-        self.chain.say(format!("{error}"));
-        assert!(matches!(error, Error::Io { .. } | Error::Poisoned), "a failed sync gives {error:?}");
-        let durable = log.durable_seq();
-        let poisoned = match log.sync() {
-            Ok(_) => false,
-            Err(Error::Poisoned) => true,
-            Err(_) if self.sim.stopped() => return Some(End::Stopped),
-            Err(error) => panic!("the next sync gives {error:?}"),
-        };
-        if !poisoned {
-            assert!(!matches!(error, Error::Poisoned), "a log that was poisoned goes on");
-            let mut model = lock(&self.model);
-            let running = model.running();
-            match running.doing.take() {
-                // The cut stands: the files that it made dead could not be removed for good.
-                Some(Doing::TruncateAfter(seq)) if log.next_seq() == seq + 1 => running.drop_after(seq),
-                Some(Doing::Reset(next)) if (log.first_seq(), log.next_seq()) == (next, next) => {
-                    *running = Running::empty(next);
-                }
-                _ => {}
-            }
-            assert_eq!(log.next_seq(), running.next(), "a call that failed changed something");
-            running.durable = running.last();
-            return None;
+    /// A call failed with the sync of a name, or of a file that was to be made: nothing else was lost. False if the world stops.
+    fn goes_on(&mut self, log: &Log) -> bool {
+        match log.sync() {
+            Ok(_) => {}
+            Err(_) if self.sim.stopped() => return false,
+            Err(error) => panic!("nothing that was appended is concerned, and the next sync gives {error:?}"),
         }
+        let mut model = lock(&self.model);
+        let running = model.running();
+        match running.doing.take() {
+            // The cut stands: the files that it made dead could not be removed for good.
+            Some(Doing::TruncateAfter(seq)) if log.next_seq() == seq + 1 => running.drop_after(seq),
+            Some(Doing::Reset(next)) if (log.first_seq(), log.next_seq()) == (next, next) => {
+                *running = Running::empty(next);
+            }
+            _ => {}
+        }
+        assert_eq!(log.next_seq(), running.next(), "a call that failed changed something");
+        running.durable = running.last();
+        true
+    }
+
+    /// A sync of entries or of the manifest failed, of some thread: the log takes no more, and says so.
+    fn is_poisoned(&mut self, log: &Log) -> End {
+        let since = Instant::now();
+        loop {
+            match log.sync() {
+                Err(Error::Poisoned) => break,
+                Err(_) if self.sim.stopped() => return End::Stopped,
+                // The thread that met the failure has not told it yet.
+                Ok(_) if since.elapsed() < TOLD_WITHIN => std::thread::sleep(Duration::from_micros(100)),
+                result => panic!("a sync failed, and the next one gives {result:?}"),
+            }
+        }
+        let durable = log.durable_seq();
         let refused = [
             log.append(b"late").map(drop),
             log.append_batch(["late", "later"]).map(drop),
@@ -403,13 +428,13 @@ impl Life<'_, '_> {
         assert!(refused.iter().enumerate().all(is_refused), "a poisoned log takes a call: {refused:?}");
         assert_eq!(log.durable_seq(), durable, "the durable seq of a poisoned log moves");
         if self.sim.stopped() {
-            return Some(End::Stopped);
+            return End::Stopped;
         }
         self.chain.figures.count_poisoned();
         if self.chain.rng.one_in(2) {
             assert!(log.close().is_err() || self.sim.stopped(), "a poisoned log is closed without an error");
         }
-        Some(End::Failed)
+        End::Failed
     }
 
     /// Has the world stop in the middle of what comes next, at times.
@@ -468,8 +493,13 @@ impl Life<'_, '_> {
                 self.append_as(log, payload, ack)
             }
             54..=63 => {
-                let count = self.chain.rng.within(2..40);
-                let len = self.chain.usual_len.min((self.chain.segment_size - 128) / count - 40) as usize;
+                // It has to fit a segment.
+                let room = self.chain.segment_size - 128;
+                let (count, len) = (self.chain.rng.within(2..LONGEST_BATCH + 1), self.chain.usual_len);
+                let (count, len) = match self.chain.all_are_usual {
+                    true => (count.min(room / (len + 40)), len as usize),
+                    false => (count, len.min(room / count - 40) as usize),
+                };
                 let payloads = (0..count).map(|_| self.chain.rng.bytes(len)).collect();
                 self.append_by_policy(log, payloads, |log, payloads| log.append_batch(payloads))
             }
@@ -540,6 +570,7 @@ impl Life<'_, '_> {
         let durable = {
             let mut model = lock(&self.model);
             let running = model.running();
+            self.chain.appended.extend((running.next()..).zip(payloads.iter().cloned()));
             running.doing = Some(Doing::Append { payloads: payloads.clone(), durable: running.durable });
             running.durable
         };

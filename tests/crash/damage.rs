@@ -1,10 +1,11 @@
 //! The other side of the oracle: what a witness covers is changed in a crash image, and has to be named.
 
+use crate::chain::LONGEST_BATCH;
 use crate::oracle::{Expect, Recovered, Witnesses};
 use crate::shared::Rng;
 use crate::sim::Image;
 use maplog::{Damage, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -36,12 +37,13 @@ enum Deed {
 }
 
 /// Changes an image in one place that a witness covers, and opens it in every way. Says what was done; None if nothing of the image is
-/// proven. `recovered` is what the image gave before.
+/// proven. `recovered` is what the image gave before, `appended` what was ever appended, at which seq.
 pub(crate) fn examine(
     image: &Image,
     log_dir: &Path,
     expect: &Expect,
     recovered: &Recovered,
+    appended: &HashSet<(u64, Vec<u8>)>,
     root: &Path,
     rng: &mut Rng,
 ) -> Option<&'static str> {
@@ -63,7 +65,7 @@ pub(crate) fn examine(
     let mut damaged = image.clone();
     let changed = deed.carry_out(&mut damaged, &target, rng);
     let path = root.join(&image.files[target.file].0);
-    let check = Check { deed, target: &target, path, changed, recovered, witnesses: left };
+    let check = Check { deed, target: &target, path, changed, recovered, appended, witnesses: left };
     let options = Options::new().sync_policy(SyncPolicy::Manual);
     let open = |options: Options| {
         damaged.write_to(root);
@@ -208,6 +210,7 @@ struct Check<'c> {
     path: PathBuf,
     changed: Range<usize>,
     recovered: &'c Recovered,
+    appended: &'c HashSet<(u64, Vec<u8>)>,
     witnesses: Witnesses,
 }
 
@@ -227,6 +230,13 @@ impl Check<'_> {
         assert!(seqs.contains(&self.target.seq), "{}", self.says("other seqs", damage));
         let overlaps = bytes.start < self.changed.end as u64 && (self.changed.start as u64) < bytes.end;
         assert!(overlaps, "{}", self.says("other bytes", damage));
+        let takes_a_batch_at_most = seqs.end - seqs.start <= LONGEST_BATCH;
+        assert!(takes_a_batch_at_most || !self.spoils_one_frame(), "{}", self.says("more seqs", damage));
+    }
+
+    /// All other frames are what they were.
+    fn spoils_one_frame(&self) -> bool {
+        matches!(self.deed, Deed::FlipBit | Deed::Overwrite)
     }
 
     /// A removed file's link said where the file before ends. Without it, nothing on the disk tells the last entries of that file from
@@ -264,12 +274,19 @@ impl Check<'_> {
         let is_lost = |seq: u64| losses.iter().any(|loss| loss.seqs.contains(&seq));
         let is_listed = losses.iter().any(|loss| loss.path == self.path || loss.seqs.contains(&self.target.seq));
         assert!(is_listed, "{:?} of seq {} is not listed: {losses:?}", self.deed, self.target.seq);
+        // A salvage goes on behind the place where the crash has torn the log, and lists what is missing there.
+        let is_meant = |Damage { seqs, .. }: &Damage| {
+            seqs.is_empty() || *seqs == (self.target.seq..self.target.seq + 1) || seqs.start > self.recovered.last()
+        };
+        let is_exact = losses.iter().all(is_meant);
+        assert!(is_exact || !self.spoils_one_frame(), "{:?} of seq {}: {losses:?}", self.deed, self.target.seq);
         for (seq, payload) in &self.recovered.entries {
             match log.get(*seq) {
                 Ok(Some(entry)) if entry.payload() == payload => {}
-                Ok(Some(_)) => {
+                Ok(Some(entry)) => {
                     let is_noted = notes.iter().any(|note| note.contains("may be ones that had been truncated"));
-                    assert!(self.takes_an_end_away() && is_noted, "seq {seq} is another one");
+                    let was_there = self.appended.contains(&(*seq, entry.payload().to_vec()));
+                    assert!(self.takes_an_end_away() && is_noted && was_there, "seq {seq} is another one");
                 }
                 other => assert!(
                     is_lost(*seq) || !self.witnesses.cover(*seq),

@@ -50,6 +50,12 @@ impl Figures {
         *lock(&self.counts).crashes.entry(phase).or_default() += 1;
     }
 
+    /// What the log was never doing when the world stopped.
+    pub(crate) fn missing_phases(&self) -> Vec<&'static str> {
+        let counts = lock(&self.counts);
+        PHASES.into_iter().filter(|phase| !counts.crashes.contains_key(phase)).collect()
+    }
+
     pub(crate) fn count_damage(&self, what: &'static str) {
         *lock(&self.counts).damages.entry(what).or_default() += 1;
     }
@@ -84,6 +90,22 @@ impl fmt::Display for Figures {
     }
 }
 
+/// What a log does when a world stops: all that [`phase`] knows.
+const PHASES: [&str; 12] = [
+    "after a close",
+    "between calls",
+    "in a close",
+    "in a reset",
+    "in a sync",
+    "in an append",
+    "in an open",
+    "in rotate",
+    "in truncate_after",
+    "in truncate_before",
+    "while a file was prepared",
+    "while a file was recycled",
+];
+
 /// What the log was doing when the world stopped at the operation `at`.
 pub(crate) fn phase(model: &Model, at: &str, is_closed: bool) -> &'static str {
     match model {
@@ -95,7 +117,8 @@ pub(crate) fn phase(model: &Model, at: &str, is_closed: bool) -> &'static str {
             Some(Doing::Reset(_)) => "in a reset",
             Some(Doing::Upkeep("close")) => "in a close",
             Some(Doing::Upkeep("rotate")) => "in rotate",
-            _ if at.contains("spare-") => "while a file was prepared or recycled",
+            _ if at.split_once("to: ").is_some_and(|(_, to)| to.contains("spare-")) => "while a file was recycled",
+            _ if at.contains("spare-") => "while a file was prepared",
             Some(Doing::Upkeep(_)) => "in a sync",
             Some(Doing::Append { .. }) => "in an append",
             None => "between calls",

@@ -36,6 +36,8 @@ use std::time::{Duration, Instant};
 
 /// States that a run examines if nobody asks for more.
 const STATES: u64 = 2_000;
+/// So many states have something of everything among them.
+const ENOUGH: u64 = 20_000;
 /// Chains at a time: they sleep a lot.
 const WORKERS: usize = 4;
 
@@ -54,6 +56,8 @@ fn crashes_keep_the_promises() {
     });
     assert!(!run.has_found.load(Ordering::Relaxed), "a promise was broken: see above");
     println!("{}", run.figures);
+    let missing = run.figures.missing_phases();
+    assert!(missing.is_empty() || run.figures.states() < ENOUGH, "no crash {missing:?}");
 }
 
 struct Run {

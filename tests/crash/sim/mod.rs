@@ -39,6 +39,15 @@ pub(crate) enum Crash {
     Kill,
 }
 
+/// What a sync that failed should have made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Entries, or the manifest: the log is poisoned.
+    Poisons,
+    /// Names, or a file that holds no entry: whoever asked for it is told.
+    Harmless,
+}
+
 /// What a crash left, and the test's model of the log as it was at that moment.
 pub(crate) struct Wreck<M> {
     pub(crate) crash: Crash,
@@ -76,8 +85,10 @@ struct World<M> {
     root: PathBuf,
     model: Arc<Mutex<M>>,
     stopped: AtomicBool,
-    sync_failed: AtomicBool,
-    /// Locked before the model.
+    /// Of the log that is open now, and of any.
+    failure: Mutex<Option<Failure>>,
+    has_failed: AtomicBool,
+    /// Locked before the model, and before the failure.
     state: Mutex<State<M>>,
 }
 
@@ -99,7 +110,8 @@ impl<M: Clone + Send + 'static> Sim<M> {
             root: root.to_owned(),
             model,
             stopped: AtomicBool::new(false),
-            sync_failed: AtomicBool::new(false),
+            failure: Mutex::default(),
+            has_failed: AtomicBool::new(false),
             state: Mutex::new(state),
         };
         let world = Arc::new(world);
@@ -125,8 +137,18 @@ impl<M: Clone + Send + 'static> Sim<M> {
     }
 
     /// True once a sync has failed that was planned to.
-    pub(crate) fn sync_failed(&self) -> bool {
-        self.world.sync_failed.load(Ordering::SeqCst)
+    pub(crate) fn has_failed(&self) -> bool {
+        self.world.has_failed.load(Ordering::SeqCst)
+    }
+
+    /// What failed since the log was opened.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        *lock(&self.world.failure)
+    }
+
+    /// The log is opened again: what failed before is no concern of it.
+    pub(crate) fn forget_failure(&self) {
+        *lock(&self.world.failure) = None;
     }
 
     /// The kernel may write back what the files hold at this moment.
@@ -182,7 +204,8 @@ impl<M: Clone + Send> Observer for World<M> {
         let State { disk, rng, failure, .. } = &mut *state;
         if fails {
             *failure = None;
-            self.sync_failed.store(true, Ordering::SeqCst);
+            *lock(&self.failure) = Some(Failure::of(op));
+            self.has_failed.store(true, Ordering::SeqCst);
             disk.fail_sync(op, &self.root, rng);
             return Err(eio());
         }
@@ -200,6 +223,19 @@ impl<M: Clone + Send> Observer for World<M> {
             if !self.stopped.load(Ordering::SeqCst) {
                 state.disk.after(op, succeeded, &self.root);
             }
+        }
+    }
+}
+
+impl Failure {
+    fn of(op: &Op<'_>) -> Failure {
+        let poisons = |path: &Path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with("wal-") || name == "wal.meta"
+        };
+        match op {
+            Op::SyncFile { path } | Op::SyncRange { path, .. } if poisons(path) => Failure::Poisons,
+            _ => Failure::Harmless,
         }
     }
 }
