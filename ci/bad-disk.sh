@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
-. ci/disk.sh
+. ci/proof.sh
 
 find_file_systems
 build_proof

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
-. ci/disk.sh
+. ci/proof.sh
 
 install strace strace || skip "no strace"
 # For a second, a process that is not its own child.

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
-. ci/disk.sh
+. ci/proof.sh
 
 find_mkfs
 build_proof

@@ -38,6 +38,7 @@ of_file() {
 }
 
 works=${*:-append append_batch iterate_own iterate_checked get_own get_checked counters}
+figures=
 for name in $works; do
     work=$name file=
     if [ "$name" = counters ]; then
@@ -45,5 +46,8 @@ for name in $works; do
     fi
     few=$(count "$work" 5000 "$file")
     many=$(count "$work" 15000 "$file")
-    printf '%-16s %s\n' "$name" "$(((many - few) / 10000))"
+    each=$(((many - few) / 10000))
+    printf '%-16s %s\n' "$name" "$each"
+    figures+="${figures:+, }$name $each"
 done
+echo "ok instructions of one $figures"

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
-. ci/disk.sh
+. ci/proof.sh
 
 build_proof
 "$proof" kill --scratch "$CARGO_TARGET_DIR" --cycles "${1:-200}" --seed "${2:-1}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Models of what threads do to each other: the library's own sources on threads whose every step a scheduler chooses (proof/models).
-# The argument is how many executions of each model; the seeds are the same each time, or SEED.
+#
+#   ci/models.sh [EXECUTIONS [ARGUMENTS]]     so many of each model; the seeds are the same each time, or SEED
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
@@ -8,4 +9,4 @@ cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/models"
 options=(--locked --release --manifest-path proof/models/Cargo.toml)
 cargo clippy "${options[@]}" -- -D warnings
-cargo run "${options[@]}" -- --executions "${1:-5000}" --seed "${SEED:-1}"
+cargo run "${options[@]}" -- --executions "${1:-5000}" --seed "${SEED:-1}" "${@:2}"

@@ -51,6 +51,9 @@ pub enum RecoveryMode {
     /// Opens whatever is left: reads and checks every byte (as with [`Verify::All`]), skips damage, and lists every loss in the
     /// [`RecoveryReport`](crate::RecoveryReport). Changes no file until the first append or truncate. New entries get seqs above
     /// all that ever were. Later strict opens refuse until the damage is truncated away.
+    ///
+    /// Where the damage took the only record of where a truncation had ended a segment, the last entries that are read from it may
+    /// be ones that had been truncated: the report's `notes` name that segment.
     Salvage,
 }
 

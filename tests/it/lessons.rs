@@ -16,11 +16,11 @@
 //! | PostgreSQL: a garbage length became a huge allocation | `lessons::lengths_that_cannot_be_allocate_nothing` |
 //! | etcd #5230, #6515, #11488; commonware #4327: holes wedge start-up | `power::case_15_a_recovery_cut_short_at_every_step_twice_in_a_row_ends_as_if_it_had_not_been`, `creation::case_29_a_power_cut_at_any_step_of_making_a_log_in_new_nested_directories_is_no_error` |
 //! | RocksDB #10892, #9766: false alarms that block open | `power::case_18_a_batch_over_a_page_boundary_is_there_in_whole_or_not_at_all`, `recycling::case_09_unlinks_that_reach_the_disk_in_any_order_leave_no_hole` |
-//! | SQLite's WAL-reset race | `in_flight::case_04_a_sync_in_flight_makes_nothing_durable_that_was_appended_after_a_cut`, `in_flight::case_30_a_sync_of_a_sealed_segment_by_the_keeper_makes_nothing_durable_that_was_appended_after_a_cut` |
+//! | SQLite's WAL-reset race | `in_flight::case_04_a_sync_in_flight_makes_nothing_durable_that_was_appended_after_a_cut`, `in_flight::case_30_a_sync_of_a_sealed_segment_by_the_keeper_makes_nothing_durable_that_was_appended_after_a_cut`; with readers and recycling, the models segments and mix of proof/models |
 //! | Kafka KAFKA-7442, Badger, RocketMQ: readers crash | `pins::case_06_a_pinned_entry_outlives_close_reopen_truncation_and_recycling`, `pins::case_35_a_view_that_was_never_read_reads_every_byte_after_another_process_rotated` |
 //! | Chronicle #1282, Badger #1682, RocketMQ #9693: disk full is SIGBUS | `space::case_14_a_disk_that_is_really_full_is_an_error_and_no_signal`, `space::case_39_a_file_that_cannot_grow_keeps_its_entries_and_is_filled_to_where_it_has_blocks` |
 //! | NATS: acked messages lost with the default | `lessons::the_default_policy_acks_what_a_power_cut_keeps` |
-//! | Prometheus #7245: repair deleted almost everything | `salvage::case_38_losses_inside_segments_are_skipped_listed_and_truncated_away` |
+//! | Prometheus #7245: repair deleted almost everything | `salvage::case_38_losses_inside_segments_are_skipped_listed_and_truncated_away`; no damaged file is changed or removed: `fuzzed::a_damaged_file_stays_until_it_is_truncated_away` |
 //! | etcd #11220: "crc mismatch, cannot be repaired" | `lessons::damage_says_where_what_and_which_entries`, `salvage::case_38_a_lost_segment_is_one_loss_and_a_cut_before_it_takes_it_away` |
 
 use crate::shared::fast_dir;

@@ -6,6 +6,7 @@ use crate::support::format;
 use crate::support::image::Film;
 use crate::support::logs::{assert_holds, copy_dir, disk_use, fill, lives, manual, payload};
 use crate::support::seam::{self, Gate};
+use crate::support::skip;
 use maplog::testing::{ObserverGuard, Op};
 use maplog::{Error, Log, SyncPolicy};
 use std::fs;
@@ -110,11 +111,11 @@ fn mount(dir: &Path) -> Option<Mounted<'_>> {
     match mounted {
         Ok(output) if output.status.success() => Some(Mounted(dir)),
         Ok(output) => {
-            println!("skipped: cannot mount a tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+            skip(format_args!("cannot mount a tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim()));
             None
         }
         Err(error) => {
-            println!("skipped: cannot run mount: {error}");
+            skip(format_args!("cannot run mount: {error}"));
             None
         }
     }

@@ -7,7 +7,7 @@ use crate::puppet::Command;
 /// The calls that fail once, and how. Every error is one that Linux documents for the call, or one of a disk that fails under it.
 /// `EINTR` is there where a call may be interrupted. Each call also has the process killed at it.
 const TABLE: &[(&str, &[&str])] = &[
-    ("openat", &["EIO", "EMFILE", "EACCES", "EINTR"]),
+    ("openat", &["EIO", "ENOMEM", "EMFILE", "EACCES", "EINTR"]),
     ("pread64", &["EIO", "ENOMEM", "EINTR"]),
     ("pwrite64", &["EIO", "ENOSPC", "EINTR"]),
     ("fdatasync", &["EIO", "ENOSPC", "EINTR"]),
