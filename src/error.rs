@@ -217,6 +217,9 @@ pub enum DamageKind {
     /// Both slots of the manifest are unreadable.
     #[error("neither slot of the manifest is valid")]
     Manifest,
+    /// The manifest says that the log was closed where its mark is, and entries follow: it is older than they are.
+    #[error("the manifest says that the log ends before entries that are valid: it is an older one")]
+    Older,
     /// Entries are missing between two segments: the log was once opened in salvage mode and written to.
     #[error("the entries between this segment and its predecessor were lost earlier")]
     Gap,

@@ -7,7 +7,7 @@ use super::scan::{self, SegmentBytes, Tally};
 use super::strict;
 use super::survey::{Candidate, NamedPlace, RecordedEnd, Survey};
 use super::{Kept, Piece, Recovered};
-use crate::error::{Damage, DamageKind, Result};
+use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::frame::HEADER_LEN;
 use crate::format::manifest::{Cut, Manifest, Mark};
 use crate::format::segment::FRAMES_OFFSET;
@@ -33,11 +33,12 @@ struct Salvaged {
 }
 
 pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered> {
-    match strict::recover(&survey, Verify::All, alone) {
+    let refused = match strict::recover(&survey, Verify::All, alone) {
         Ok(recovered) if survey.manifest.lost.is_empty() => return Ok(recovered),
-        Err(error) if !error.is_damage() => return Err(error),
-        _ => {}
-    }
+        Ok(_) => None,
+        Err(Error::Damaged { damage }) => Some(*damage),
+        Err(error) => return Err(error),
+    };
     // Asked before identities are taken from links: a file with a damaged one takes nobody's place.
     let given_up = given_up(&survey);
     let losses = survey.restore_identities();
@@ -56,28 +57,43 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     let starts = segments.iter().map(|segment| scan::start_of(segment, survey.lease)).collect::<Result<Vec<_>>>()?;
     let is_found = |id| segments.iter().zip(&starts).any(|(segment, start)| segment.id == id && start.is_some());
     let missing: Vec<_> = survey.named_places().filter(|place| !is_found(place.segment)).collect();
+    let lost = &survey.manifest.lost;
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
-        let recorded = survey.recorded_end(segment.id, successor);
+        // A cut that lies above what the link of a later segment says is that of an older manifest.
+        let is_older = |end: &RecordedEnd| survey.manifest.cut.is_some_and(|cut| end.seq < cut.end_seq);
+        let linked = survey.linked_end(segment.id, successor);
+        let recorded = linked.filter(is_older).or(survey.recorded_end(segment.id, successor));
         // Where nothing records an end, what comes later says that the log went on there: frames past that are dead. A file says so
         // of those before it, and not of itself: its own start is no bound.
-        let later = starts[index..].iter().flatten().map(|start| Bound::of_later(*start));
-        let missing = missing.iter().filter(|place| place.segment > segment.id).map(|place| Bound::of_missing(*place));
         let own = starts[index].map_or(0, |start| start.seq);
-        let bound = later.chain(missing).filter(|bound| bound.seq > own).min_by_key(|bound| bound.seq);
+        // One of which the beginning is lost may begin with a dead frame.
+        let is_own_sharp = starts[index].map_or(true, |start| start.offset == FRAMES_OFFSET);
+        let later = segments[index + 1..].iter().zip(&starts[index + 1..]);
+        let later = later.filter_map(|(later, start)| Some(Bound::of_later(segment, later, (*start)?)));
+        let later = later.filter(|bound| bound.seq > own || !is_own_sharp);
+        let missing = missing.iter().filter(|place| place.segment > segment.id && place.seq >= own);
+        let bound = later.chain(missing.map(|place| Bound::of_missing(*place))).min_by_key(|bound| bound.seq);
         let seq = bound.map_or(SEQ_LIMIT, |bound| bound.seq);
+        if seq <= own {
+            salvaged.notes.push(held_by_another(segment, own));
+        }
         salvaged.take(survey, segment, starts[index], Limit { recorded, seq })?;
-        // An earlier salvage may have known more, by a cut or a mark that the manifest has not any more.
-        let lost = &survey.manifest.lost;
+        // An earlier salvage may have known more, by a cut or a mark that the manifest has not any more; what it did not know, it has
+        // recorded as if it did.
         let was_salvaged = !lost.is_empty() && lost.start < seq && own < lost.end;
-        if recorded.is_none() && bound.is_some_and(|bound| was_salvaged || !bound.is_sharp) {
+        let is_doubtful = match recorded {
+            Some(end) => lost.contains(&end.seq) || lost.contains(&(end.seq + 1)),
+            None => bound.is_some_and(|bound| was_salvaged || !bound.is_sharp),
+        };
+        if is_doubtful {
             salvaged.notes.push(format!(
                 "nothing says any more where {} ends: its last entries may be ones that had been truncated",
                 segment.path.display()
             ));
         }
     }
-    finish(survey, salvaged)
+    finish(survey, salvaged, refused)
 }
 
 /// A seq that an earlier segment does not hold, for a later one does.
@@ -89,10 +105,12 @@ struct Bound {
 }
 
 impl Bound {
-    fn of_later(start: Position) -> Bound {
-        let is_sharp = start.offset == FRAMES_OFFSET;
+    fn of_later(segment: &Candidate, later: &Candidate, start: Position) -> Bound {
+        let begins_there = start.offset == FRAMES_OFFSET;
+        // Without a link, another one may have been between them.
+        let is_sharp = begins_there && (later.link.is_some() || later.id == segment.id + 1);
         // With its link, and the frame before the first that is intact, the place is lost where it began.
-        Bound { seq: if is_sharp { start.seq } else { start.seq - 1 }, is_sharp }
+        Bound { seq: if begins_there { start.seq } else { start.seq - 1 }, is_sharp }
     }
 
     fn of_missing(place: NamedPlace) -> Bound {
@@ -116,13 +134,28 @@ impl Limit {
     }
 }
 
-/// The live segments that were given up empty for another one that begins with the same seq, and does not follow them.
+/// What is said of a segment that cannot be what it seems to be.
+fn held_by_another(segment: &Candidate, seq: u64) -> String {
+    format!(
+        "{} holds seq {seq}, which another file holds or held: none of its entries was taken",
+        segment.path.display()
+    )
+}
+
+/// The live segments whose place another one takes: it follows one before them, or begins the log, and nothing was lost between. They
+/// were given up empty, or were dead and have been put back. Where a salvage had lost something, it begins with the same seq as they do.
 fn given_up(survey: &Survey<'_>) -> Vec<u64> {
-    let takes_place = |later: &Candidate, of: &Candidate| match (later.link, of.link) {
-        (Some(later), Some(link)) => {
-            later.base_seq == link.base_seq && later.predecessor.map_or(true, |predecessor| predecessor.id != of.id)
+    let first_seq = survey.manifest.first_seq;
+    let takes_place = |later: &Candidate, of: &Candidate| {
+        let Some(link) = later.link else { return false };
+        let begins_alike = of.link.is_some_and(|of| of.base_seq == link.base_seq);
+        match link.predecessor {
+            Some(predecessor) => {
+                let follows = predecessor.id < of.id && link.base_seq == predecessor.end_seq + 1;
+                follows || begins_alike && predecessor.id != of.id
+            }
+            None => link.base_seq == first_seq || begins_alike,
         }
-        _ => false,
     };
     let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
     let is_given_up = |candidate: &&Candidate| later(candidate.id).any(|later| takes_place(later, candidate));
@@ -149,8 +182,10 @@ impl Salvaged {
         let Some(identity) = segment.identity else {
             self.lose_whole(segment.identity_damage(self.next_seq..self.after(promised)));
             if limit.recorded.is_none() && !survey.manifest.clean {
-                // Nobody knows how many entries it held: more than fit it were not, nor those that a later file holds.
-                let most = segment.file_len.saturating_sub(FRAMES_OFFSET) / HEADER_LEN as u64;
+                // Nobody knows how many entries it held: more than fit a file were not, nor those that a later file holds. Its own
+                // may have been cut short.
+                let longest = survey.live.values().map(|candidate| candidate.file_len).max().unwrap_or(0);
+                let most = longest.saturating_sub(FRAMES_OFFSET) / HEADER_LEN as u64;
                 self.highest_seq = self.highest_seq.max((self.next_seq + most).min(limit.seq) - 1);
             }
             return Ok(());
@@ -164,12 +199,15 @@ impl Salvaged {
         if segment.link.is_none() {
             self.lose(segment.link_damage(0..0));
         }
+        // That it is this segment, its name says alone if its identity is lost.
         let is_before = |place: NamedPlace| place.segment < segment.id && place.seq >= start.seq;
-        let is_held = start.seq < self.next_seq || survey.proven_places().any(is_before);
-        if is_held || promised.is_some_and(|end| end.seq < start.seq) {
+        let is_misnamed = segment.bare_link.is_some() && survey.proven_places().any(is_before);
+        let ended = limit.recorded.or(promised.filter(|_| survey.manifest.clean));
+        if start.seq < self.next_seq || is_misnamed || ended.is_some_and(|end| end.seq < start.seq) {
             // It says to hold what others hold already, or held, or to begin where others say that it has ended: one of them is not
             // what it says.
             self.lose(segment.link_damage(0..0));
+            self.notes.push(held_by_another(segment, start.seq));
             let rest =
                 SegmentBytes::open(segment, &identity, survey.lease)?.rest(FRAMES_OFFSET, None, &(1..SEQ_LIMIT))?;
             self.highest_seq = self.highest_seq.max(rest.seq);
@@ -244,7 +282,7 @@ impl Salvaged {
                 let rest = bytes.rest(at.offset, None, &(at.seq..limit.seq))?;
                 self.tally.witness = self.tally.witness.max(rest.witness);
                 self.highest_seq = self.highest_seq.max(rest.seq);
-                if promised.map_or(true, |promised| promised.seq < at.seq) {
+                if promised.map_or(0, |promised| promised.seq).max(self.tally.witness) < at.seq {
                     // A torn tail, and the batch that it breaks goes with it. Of one that was durable, what is intact stays.
                     self.torn_bytes += rest.bytes + (at.offset - whole_to.offset);
                     return Ok(whole_to);
@@ -267,8 +305,8 @@ fn missing_before(survey: &Survey<'_>, segment: &Candidate, last: u64, seqs: Ran
     }
 }
 
-/// Ends the log behind everything that ever was, and plans what a later change will write.
-fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
+/// Ends the log behind everything that ever was, and plans what a later change will write. `refused` is what a strict open says.
+fn finish(survey: &Survey<'_>, mut salvaged: Salvaged, refused: Option<Damage>) -> Result<Recovered> {
     let witness = survey.proven_seq().max(salvaged.tally.witness);
     let above_all = witness.max(salvaged.highest_seq) + 1;
     if above_all > salvaged.next_seq {
@@ -281,8 +319,16 @@ fn finish(survey: &Survey<'_>, mut salvaged: Salvaged) -> Result<Recovered> {
         let seqs = salvaged.next_seq..above_all;
         salvaged.lose_whole(Damage { path, bytes, seqs, kind: DamageKind::Missing });
     }
+    if let Some(damage) = refused.filter(|_| salvaged.losses.is_empty()) {
+        // Damage is listed, also where every entry was found.
+        salvaged.lose(Damage { seqs: 0..0, ..damage });
+    }
     let last = salvaged.last_kept().map(|last| (last.id, last.end));
     let lost = salvaged.losses.iter().map(|loss| loss.seqs.clone()).filter(|seqs| !seqs.is_empty());
+    // What an earlier one lost stays lost, until it is truncated away.
+    let earlier = &survey.manifest.lost;
+    let earlier = earlier.start.max(survey.manifest.first_seq)..earlier.end;
+    let lost = lost.chain(Some(earlier).filter(|earlier| !earlier.is_empty()));
     let lost = lost.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end));
     let last_timestamp_ms = survey.manifest.last_timestamp_ms.max(salvaged.tally.last_timestamp_ms);
     // A damaged file stays, and so does a cut behind the last one that is kept: only it says where the dead frames of its file begin.

@@ -115,7 +115,9 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         let successor = chain.get(index + 1).copied();
         let marked = manifest.mark.filter(|mark| mark.segment == segment.id);
         let marked_end = marked.map(|mark| RecordedEnd { seq: mark.seq, offset: mark.offset });
-        let recorded_end = survey.recorded_end(segment.id, successor).or(marked_end.filter(|_| manifest.clean));
+        let linked_end = survey.recorded_end(segment.id, successor);
+        let closed_end = marked_end.filter(|_| manifest.clean && linked_end.is_none());
+        let recorded_end = linked_end.or(closed_end);
         if recorded_end.into_iter().chain(marked_end).any(|end| end.seq < link.base_seq) {
             return Err(Error::damaged(ended_before_its_base(survey, segment, successor)));
         }
@@ -125,11 +127,15 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         };
         let base = Position { seq: link.base_seq, offset: FRAMES_OFFSET };
         let start = proven.unwrap_or(base);
-        let end = if recorded_end.map(RecordedEnd::after) == Some(start) {
+        let end = if recorded_end.map(RecordedEnd::after) == Some(start) && closed_end.is_none() {
             start
         } else {
             let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
             let ScanEnd { valid_to, fault } = bytes.scan(start, recorded_end, &mut valid.tally)?;
+            if closed_end.is_some() && fault.is_none() && bytes.valid_frame(valid_to)?.is_some() {
+                let rest = bytes.rest(valid_to.offset, None, &(valid_to.seq..SEQ_LIMIT))?;
+                return Err(Error::damaged(survey.older_manifest(valid_to.seq..rest.seq + 1)));
+            }
             if let Some((at, kind)) = fault {
                 let seqs = valid_to.seq..recorded_end.map_or(SEQ_LIMIT, |end| end.seq + 1);
                 let rest = bytes.rest(valid_to.offset, recorded_end.map(|end| end.offset), &seqs)?;

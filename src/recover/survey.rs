@@ -1,15 +1,15 @@
 //! The survey: which files there are, which of them the manifest lets live, and in which order their links put them.
 
 use crate::error::{Damage, DamageKind, Error, Result};
-use crate::format::manifest::{Cut, Manifest};
+use crate::format::manifest::{Cut, Manifest, FILE_LEN};
 use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN, LINK_OFFSET};
 use crate::format::walk::Position;
-use crate::format::{Unreadable, VERSION};
+use crate::format::{Unreadable, ID_LIMIT, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
 use crate::sys::lock::ReadersLease;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// All that can be known without reading frames.
@@ -95,6 +95,9 @@ impl<'m> Survey<'m> {
                 }
             }
         }
+        // One that is missing had its id, too. Beyond the limit there are no names.
+        let named = survey.named_places().map(|place| place.segment).filter(|id| *id < ID_LIMIT / 2).max();
+        survey.next_id = survey.next_id.max(named.map_or(0, |id| id + 1));
         Ok(survey)
     }
 
@@ -120,16 +123,21 @@ impl<'m> Survey<'m> {
         std::iter::successors(first, |last| successors.get(&last.id).copied()).collect()
     }
 
-    /// Where `segment` is recorded to end: by a cut, or by its successor's link.
+    /// Where segment `id` is recorded to end: by a cut, or by its successor's link.
     pub(super) fn recorded_end(&self, id: u64, successor: Option<&Candidate>) -> Option<RecordedEnd> {
-        match self.manifest.cut {
-            Some(cut) if cut.segment == id => Some(cut.into()),
-            _ => {
-                let predecessor = successor?.link?.predecessor?;
-                (predecessor.id == id)
-                    .then_some(RecordedEnd { seq: predecessor.end_seq, offset: predecessor.end_offset })
-            }
-        }
+        let cut = self.manifest.cut.filter(|cut| cut.segment == id);
+        cut.map(RecordedEnd::from).or_else(|| self.linked_end(id, successor))
+    }
+
+    /// Where the link of `successor`, if it names segment `id`, says that this one ends.
+    pub(super) fn linked_end(&self, id: u64, successor: Option<&Candidate>) -> Option<RecordedEnd> {
+        let predecessor = successor?.link?.predecessor.filter(|predecessor| predecessor.id == id)?;
+        Some(RecordedEnd { seq: predecessor.end_seq, offset: predecessor.end_offset })
+    }
+
+    /// The damage of a manifest that ends the log before the entries `seqs`.
+    pub(super) fn older_manifest(&self, seqs: std::ops::Range<u64>) -> Damage {
+        Damage { path: self.paths.manifest.clone(), bytes: 0..FILE_LEN, seqs, kind: DamageKind::Older }
     }
 
     /// The segments in which the manifest says that something was durable, each with a seq that it held: the mark, and the cut.
@@ -213,7 +221,7 @@ impl Candidate {
 /// Notes about files beside ours, which are left alone.
 fn foreign_files(paths: &Paths) -> Result<Vec<String>> {
     let new_manifest = paths.new_manifest();
-    let ours: [&std::path::Path; 7] = [
+    let ours: [&Path; 7] = [
         &paths.segments,
         &paths.checkpoints,
         &paths.metadata,
@@ -233,6 +241,6 @@ fn foreign_files(paths: &Paths) -> Result<Vec<String>> {
     Ok(notes)
 }
 
-fn foreign(path: &std::path::Path) -> String {
+fn foreign(path: &Path) -> String {
     format!("{} is not a file of the log, and was left alone", path.display())
 }

@@ -42,7 +42,9 @@ impl File {
     }
 
     pub(crate) fn open_read(path: &Path) -> Result<File> {
-        let inner = watched(Op::Open { path }, || fs::File::open(path)).map_err(|e| error("open", path, 0, e))?;
+        // What is no file, as a pipe, is not waited for.
+        let open = || without_waiting(fs::File::options().read(true)).open(path);
+        let inner = watched(Op::Open { path }, open).map_err(|e| error("open", path, 0, e))?;
         Ok(File { inner, path: path.into() })
     }
 
@@ -249,6 +251,16 @@ pub(crate) fn list(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(error("list", dir, 0, e)),
     }
+}
+
+/// Has an open not wait for somebody at the other end, where the name is that of a pipe.
+fn without_waiting(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);
+    }
+    options
 }
 
 pub(super) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {

@@ -230,7 +230,7 @@ impl Check<'_> {
         assert!(seqs.contains(&self.target.seq), "{}", self.says("other seqs", damage));
         let overlaps = bytes.start < self.changed.end as u64 && (self.changed.start as u64) < bytes.end;
         assert!(overlaps, "{}", self.says("other bytes", damage));
-        let takes_a_batch_at_most = seqs.end - seqs.start <= LONGEST_BATCH;
+        let takes_a_batch_at_most = seqs.end.min(self.recovered.last() + 1) - seqs.start <= LONGEST_BATCH;
         assert!(takes_a_batch_at_most || !self.spoils_one_frame(), "{}", self.says("more seqs", damage));
     }
 
@@ -275,8 +275,9 @@ impl Check<'_> {
         let is_listed = losses.iter().any(|loss| loss.path == self.path || loss.seqs.contains(&self.target.seq));
         assert!(is_listed, "{:?} of seq {} is not listed: {losses:?}", self.deed, self.target.seq);
         // A salvage goes on behind the place where the crash has torn the log, and lists what is missing there.
+        let recovered = |seqs: &Range<u64>| seqs.start..seqs.end.min(self.recovered.last() + 1);
         let is_meant = |Damage { seqs, .. }: &Damage| {
-            seqs.is_empty() || *seqs == (self.target.seq..self.target.seq + 1) || seqs.start > self.recovered.last()
+            recovered(seqs).is_empty() || recovered(seqs) == (self.target.seq..self.target.seq + 1)
         };
         let is_exact = losses.iter().all(is_meant);
         assert!(is_exact || !self.spoils_one_frame(), "{:?} of seq {}: {losses:?}", self.deed, self.target.seq);

@@ -9,6 +9,7 @@ mod borrow;
 mod contract;
 mod crash_cases;
 mod dead_bytes;
+mod double_faults;
 mod flips;
 mod full_disk;
 mod fuzzed;

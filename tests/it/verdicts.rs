@@ -225,9 +225,20 @@ fn a_closed_log_ends_with_its_mark() {
     let kept = Kept { last_seq: 10, proven_seq: 10, torn_bytes: 0, entries_scanned: 0 };
     let report = assert_opens("whole", &clean, &[ten()], kept);
     assert!(report.clean);
-    // What stands past it is no part of the log, however it came there.
+    // A frame behind it that is not whole is no part of the log. One that is was appended later, and so is not what the manifest says.
     let kept = Kept { last_seq: 10, proven_seq: 10, torn_bytes: 0, entries_scanned: 0 };
-    assert_opens("with more", &clean, &[ten().entries(12, None)], kept);
+    assert_opens("with a torn one", &clean, &[ten().entries(12, None).flipped(offset_of(1, 11) + 40)], kept);
+    let dir = fast_dir();
+    for (last, verify) in [(11, Verify::Unproven), (12, Verify::All)] {
+        forge::write(dir.path(), &clean, &[ten().entries(last, None)]);
+        match options().verify(verify).open(dir.path()) {
+            Err(Error::Damaged { damage }) => {
+                assert_eq!((damage.path, damage.bytes), (format::manifest_path(dir.path()), 0..8192));
+                assert_eq!((damage.seqs, damage.kind), (11..last + 1, DamageKind::Older));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     for seq in 1..=10 {
         let found = damage("flipped", &clean, &[ten().flipped(offset_of(1, seq) + 40)], Verify::All);
         assert_eq!(found, named("payload", 1, frames(1, seq..seq + 1), seq..seq + 1));
