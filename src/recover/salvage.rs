@@ -142,8 +142,9 @@ fn held_by_another(segment: &Candidate, seq: u64) -> String {
     )
 }
 
-/// The live segments whose place another one takes: it follows one before them, or begins the log, and nothing was lost between. They
-/// were given up empty, or were dead and have been put back. Where a salvage had lost something, it begins with the same seq as they do.
+/// The live segments whose place another one takes: it follows one before them, or begins the log, and nothing was lost between; or the
+/// manifest knows of a lower seq in it. They were given up empty, or were dead and have been put back. Where a salvage had lost
+/// something, the other one begins with the same seq as they do.
 fn given_up(survey: &Survey<'_>) -> Vec<u64> {
     let first_seq = survey.manifest.first_seq;
     let takes_place = |later: &Candidate, of: &Candidate| {
@@ -158,7 +159,11 @@ fn given_up(survey: &Survey<'_>) -> Vec<u64> {
         }
     };
     let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
-    let is_given_up = |candidate: &&Candidate| later(candidate.id).any(|later| takes_place(later, candidate));
+    let is_given_up = |candidate: &&Candidate| {
+        let begins_after = |seq: u64| candidate.link.is_some_and(|link| link.base_seq > seq);
+        let is_before = |place: NamedPlace| place.segment > candidate.id && begins_after(place.seq);
+        survey.proven_places().any(is_before) || later(candidate.id).any(|later| takes_place(later, candidate))
+    };
     survey.live.values().filter(is_given_up).map(|candidate| candidate.id).collect()
 }
 

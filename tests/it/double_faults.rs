@@ -196,6 +196,29 @@ fn a_segment_that_is_put_back_does_not_take_the_place_of_one_that_is_lost() {
 }
 
 #[test]
+fn nor_does_its_link_say_where_the_one_before_it_ends() {
+    let dir = fast_dir();
+    let log = strict().open(dir.path()).unwrap();
+    append(&log, "old", 1..10);
+    log.rotate().unwrap();
+    append(&log, "old", 10..12);
+    log.sync().unwrap();
+    let backup = fs::read(segment_path(dir.path(), 2)).unwrap();
+    log.truncate_after(4).unwrap();
+    append(&log, "new", 5..6);
+    log.sync().unwrap();
+    let id = log.segments().last().unwrap().id;
+    let killed = killed(dir.path());
+    let dir = killed.path();
+    strict().open(dir).unwrap().close().unwrap();
+    fs::write(segment_path(dir, 2), backup).unwrap();
+    fs::remove_file(segment_path(dir, id)).unwrap();
+    let log = salvage().open(dir).unwrap();
+    assert_told(&log, 5..6, "new", 1);
+    assert_eq!(log.next_seq(), 6, "{}", log.recovery());
+}
+
+#[test]
 fn nor_that_of_the_live_ones_where_one_of_these_is_damaged() {
     let dir = fast_dir();
     let log = strict().open(dir.path()).unwrap();
