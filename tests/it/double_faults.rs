@@ -166,27 +166,34 @@ fn nor_does_the_cut_of_one_bring_back_what_a_later_cut_has_ended() {
     assert_ne!(log.recovery().losses, []);
 }
 
+/// A log of which the second segment, with the old entries `second`, was truncated away with all that is not kept up to `cut`, and is put
+/// back from a backup. The new entries behind the cut are in a segment of their own, which the last cut is in: its id.
+fn with_a_segment_put_back(second: Range<u64>, cut: u64, new: Range<u64>) -> (TempDir, u64) {
+    let dir = fast_dir();
+    let log = strict().open(dir.path()).unwrap();
+    append(&log, "old", 1..second.start);
+    log.rotate().unwrap();
+    append(&log, "old", second);
+    log.sync().unwrap();
+    let backup = fs::read(segment_path(dir.path(), 2)).unwrap();
+    log.truncate_after(cut).unwrap();
+    append(&log, "new", new);
+    log.sync().unwrap();
+    let id = log.segments().last().unwrap().id;
+    let killed = killed(dir.path());
+    strict().open(killed.path()).unwrap().close().unwrap();
+    fs::write(segment_path(killed.path(), 2), backup).unwrap();
+    (killed, id)
+}
+
 #[test]
 fn a_segment_that_is_put_back_does_not_take_the_place_of_one_that_is_lost() {
     for is_unlinked in [false, true] {
-        let dir = fast_dir();
-        let log = strict().open(dir.path()).unwrap();
-        append(&log, "first", 1..6);
-        log.rotate().unwrap();
-        append(&log, "old", 6..10);
-        log.sync().unwrap();
-        let backup = fs::read(segment_path(dir.path(), 2)).unwrap();
-        log.truncate_after(5).unwrap();
-        append(&log, "new", 6..7);
-        log.sync().unwrap();
-        let killed = killed(dir.path());
-        let dir = killed.path();
-        // The last cut is in the third segment now.
-        strict().open(dir).unwrap().close().unwrap();
-        fs::write(segment_path(dir, 2), backup).unwrap();
+        let (dir, live) = with_a_segment_put_back(6..10, 5, 6..7);
+        let dir = dir.path();
         match is_unlinked {
-            true => fs::remove_file(segment_path(dir, 3)).unwrap(),
-            false => zero(dir, 3, SECTOR),
+            true => fs::remove_file(segment_path(dir, live)).unwrap(),
+            false => zero(dir, live, SECTOR),
         }
         assert!(strict().open(dir).is_err());
         let log = salvage().open(dir).unwrap();
@@ -197,51 +204,20 @@ fn a_segment_that_is_put_back_does_not_take_the_place_of_one_that_is_lost() {
 
 #[test]
 fn nor_does_its_link_say_where_the_one_before_it_ends() {
-    let dir = fast_dir();
-    let log = strict().open(dir.path()).unwrap();
-    append(&log, "old", 1..10);
-    log.rotate().unwrap();
-    append(&log, "old", 10..12);
-    log.sync().unwrap();
-    let backup = fs::read(segment_path(dir.path(), 2)).unwrap();
-    log.truncate_after(4).unwrap();
-    append(&log, "new", 5..6);
-    log.sync().unwrap();
-    let id = log.segments().last().unwrap().id;
-    let killed = killed(dir.path());
-    let dir = killed.path();
-    strict().open(dir).unwrap().close().unwrap();
-    fs::write(segment_path(dir, 2), backup).unwrap();
-    fs::remove_file(segment_path(dir, id)).unwrap();
-    let log = salvage().open(dir).unwrap();
+    let (dir, live) = with_a_segment_put_back(10..12, 4, 5..6);
+    fs::remove_file(segment_path(dir.path(), live)).unwrap();
+    let log = salvage().open(dir.path()).unwrap();
     assert_told(&log, 5..6, "new", 1);
     assert_eq!(log.next_seq(), 6, "{}", log.recovery());
 }
 
 #[test]
 fn nor_that_of_the_live_ones_where_one_of_these_is_damaged() {
-    let dir = fast_dir();
-    let log = strict().open(dir.path()).unwrap();
-    append(&log, "old", 1..6);
-    log.rotate().unwrap();
-    append(&log, "old", 6..10);
-    log.sync().unwrap();
-    let backup = fs::read(segment_path(dir.path(), 2)).unwrap();
-    log.truncate_after(3).unwrap();
-    append(&log, "new", 4..9);
-    log.sync().unwrap();
-    let id = log.segments().last().unwrap().id;
-    let killed = killed(dir.path());
-    let dir = killed.path();
-    let log = strict().open(dir).unwrap();
-    append(&log, "new", 9..10);
-    log.close().unwrap();
-    drop(log);
-    fs::write(segment_path(dir, 2), &backup).unwrap();
-    change(dir, id, |file| file[payload_of(0)] ^= 1);
-    let log = salvage().open(dir).unwrap();
+    let (dir, live) = with_a_segment_put_back(6..10, 3, 4..9);
+    change(dir.path(), live, |file| file[payload_of(0)] ^= 1);
+    let log = salvage().open(dir.path()).unwrap();
     assert!(log.get(4).is_err_and(|error| error.is_damage()), "{}", log.recovery());
-    for seq in 5..10 {
+    for seq in 5..9 {
         assert_eq!(log.get(seq).unwrap().unwrap().payload(), b"new", "{}", log.recovery());
     }
 }
