@@ -10,7 +10,7 @@ use super::{Kept, Piece, Recovered};
 use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::frame::HEADER_LEN;
 use crate::format::manifest::{Cut, Manifest, Mark};
-use crate::format::segment::FRAMES_OFFSET;
+use crate::format::segment::{Link, Predecessor, FRAMES_OFFSET};
 use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
@@ -60,10 +60,9 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
     let lost = &survey.manifest.lost;
     for (index, segment) in segments.iter().enumerate() {
         let successor = segments[index + 1..].iter().copied().find(|candidate| candidate.link.is_some());
-        // A cut that lies above what the link of a later segment says is that of an older manifest.
-        let is_older = |end: &RecordedEnd| survey.manifest.cut.is_some_and(|cut| end.seq < cut.end_seq);
-        let linked = survey.linked_end(segment.id, successor);
-        let recorded = linked.filter(is_older).or(survey.recorded_end(segment.id, successor));
+        // If a cut lies above what the link of a later segment says, the manifest is an older one.
+        let ends = [survey.linked_end(segment.id, successor), survey.recorded_end(segment.id, successor)];
+        let recorded = ends.into_iter().flatten().min_by_key(|end| end.seq);
         // Where nothing records an end, what comes later says that the log went on there: frames past that are dead. A file says so
         // of those before it, and not of itself: its own start is no bound.
         let own = starts[index].map_or(0, |start| start.seq);
@@ -142,21 +141,13 @@ fn held_by_another(segment: &Candidate, seq: u64) -> String {
     )
 }
 
-/// The live segments whose place another one takes: it follows one before them, or begins the log, and nothing was lost between; or the
-/// manifest knows of a lower seq in it. They were given up empty, or were dead and have been put back. Where a salvage had lost
-/// something, the other one begins with the same seq as they do.
+/// The live segments whose place a later one takes: it begins with the same seq, or follows one before them without a gap, or the
+/// manifest knows of a lower seq in it. They were given up empty, or were dead and have been put back.
 fn given_up(survey: &Survey<'_>) -> Vec<u64> {
-    let first_seq = survey.manifest.first_seq;
     let takes_place = |later: &Candidate, of: &Candidate| {
-        let Some(link) = later.link else { return false };
-        let begins_alike = of.link.is_some_and(|of| of.base_seq == link.base_seq);
-        match link.predecessor {
-            Some(predecessor) => {
-                let follows = predecessor.id < of.id && link.base_seq == predecessor.end_seq + 1;
-                follows || begins_alike && predecessor.id != of.id
-            }
-            None => link.base_seq == first_seq || begins_alike,
-        }
+        let Some(Link { base_seq, predecessor, .. }) = later.link else { return false };
+        let follows = |before: Predecessor| before.id < of.id && base_seq == before.end_seq + 1;
+        predecessor.is_some_and(follows) || of.link.is_some_and(|link| link.base_seq == base_seq)
     };
     let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
     let is_given_up = |candidate: &&Candidate| {

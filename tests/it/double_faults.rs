@@ -199,6 +199,7 @@ fn a_segment_that_is_put_back_does_not_take_the_place_of_one_that_is_lost() {
         let log = salvage().open(dir).unwrap();
         assert_told(&log, 6..7, "new", 2);
         assert_ne!(log.recovery().losses, []);
+        assert!(log.recovery().notes.iter().any(|note| note.contains("wal-000002.log")), "{}", log.recovery());
     }
 }
 

@@ -260,6 +260,14 @@ fn two_segments_with_the_same_entries_are_not_both_believed() {
 }
 
 #[test]
+fn a_mark_below_the_base_of_its_segment_costs_nothing() {
+    let [first, second, _] = three();
+    let manifest = marked(Mark { seq: 5, segment: 2, offset: offset_of(11, 21) });
+    let expected = Salvaged { proven_seq: 5, ..whole(20, vec![(2, LINK, EMPTY)]) };
+    assert_salvages("a low mark", &manifest, &[first, second], &expected);
+}
+
+#[test]
 fn a_file_that_was_cut_short_keeps_what_it_has() {
     let [first, second, third] = three();
     let manifest = marked(third.mark());
