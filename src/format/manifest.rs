@@ -194,7 +194,8 @@ impl Manifest {
                     && offset_fits(cut.end_offset)
             })
             && self.mark.map_or(true, |mark| {
-                !self.is_dead(mark.segment)
+                mark.segment < ID_LIMIT
+                    && !self.is_dead(mark.segment)
                     && (self.first_seq..SEQ_LIMIT).contains(&mark.seq)
                     && offset_fits(mark.offset)
                     && self.cut.map_or(true, |cut| match mark.segment.cmp(&cut.segment) {
@@ -303,6 +304,7 @@ mod tests {
         let mark = |segment, seq, offset| Manifest { mark: Some(Mark { seq, segment, offset }), ..manifest() };
         let alone = |segment, seq, offset| Manifest { cut: None, ..mark(segment, seq, offset) };
         check(alone(4, 100, 136), alone(3, 100, 136));
+        check(alone(ID_LIMIT - 1, 100, 136), alone(ID_LIMIT, 100, 136));
         check(alone(4, 100, 136), alone(4, 99, 136));
         check(alone(4, SEQ_LIMIT - 1, 136), alone(4, SEQ_LIMIT, 136));
         check(alone(4, 100, 136), alone(4, 100, 128));

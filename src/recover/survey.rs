@@ -4,7 +4,7 @@ use crate::error::{Damage, DamageKind, Error, Result};
 use crate::format::manifest::{Cut, Manifest, FILE_LEN};
 use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN, LINK_OFFSET};
 use crate::format::walk::Position;
-use crate::format::{Unreadable, ID_LIMIT, VERSION};
+use crate::format::{Unreadable, VERSION};
 use crate::segment::paths::{Name, Paths};
 use crate::sys::file::{self, File};
 use crate::sys::lock::ReadersLease;
@@ -95,8 +95,8 @@ impl<'m> Survey<'m> {
                 }
             }
         }
-        // One that is missing had its id, too. Beyond the limit there are no names.
-        let named = survey.named_places().map(|place| place.segment).filter(|id| *id < ID_LIMIT / 2).max();
+        // One that is missing had its id, too.
+        let named = survey.named_places().map(|place| place.segment).max();
         survey.next_id = survey.next_id.max(named.map_or(0, |id| id + 1));
         Ok(survey)
     }
