@@ -255,7 +255,7 @@ pub(crate) fn list(dir: &Path) -> Result<Option<Vec<PathBuf>>> {
 
 /// Has an open not wait for somebody at the other end, where the name is that of a pipe.
 fn without_waiting(options: &mut fs::OpenOptions) -> &mut fs::OpenOptions {
-    #[cfg(unix)]
+    #[cfg(all(unix, not(miri)))] // which does not know the flag
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.custom_flags(rustix::fs::OFlags::NONBLOCK.bits() as i32);

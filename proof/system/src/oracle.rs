@@ -6,7 +6,7 @@
 
 use crate::entry::{CallId, Id};
 use crate::ledger::{Call, Outcome, Record};
-use anyhow::{ensure, Context, Result};
+use anyhow::{bail, ensure, Context, Result};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,16 +149,16 @@ impl Moment {
     fn check(&self, found: &Found, crash: Crash) -> Result<()> {
         let (done, open) = self.cuts();
         // They follow each other: of those that were under way the first ones have happened.
-        let mut verdict = Ok(());
+        let mut refused = Vec::new();
         for happened in 0..=open.len() {
             let cuts: Vec<Cut> = done.iter().chain(&open[..happened]).copied().collect();
             let view = Hypothesis { moment: self, cuts, resets: done.len() + happened };
-            verdict = view.check(found, crash);
-            if verdict.is_ok() {
-                break;
+            match view.check(found, crash) {
+                Ok(()) => return Ok(()),
+                Err(why) => refused.push(format!("{why:#}")),
             }
         }
-        verdict
+        bail!("{}", refused.join("; and if the cuts under way have happened: "))
     }
 
     /// The cuts that had returned, and those that were under way.
