@@ -129,11 +129,12 @@ fn a_follower_takes_nothing_that_is_being_cut_away() {
         cursor.epoch += 1;
         cursor.jump(1);
         drop(cursor.active.take());
-        let callbacks = appender.group.cut(cursor.epoch, 0, 1, None);
+        let mut callbacks = appender.group.cut(cursor.epoch, 0, 1, None);
         let followed = scope.spawn(|| log.follow(1).unwrap().next_timeout(Duration::ZERO).unwrap());
         std::thread::sleep(Duration::from_millis(50));
         appender.show_cut(&cursor, Slots::new(Vec::new(), 1));
         drop(cursor);
+        appender.group.end_cut(&mut callbacks, true);
         appender.group.settle_cut(callbacks);
         assert!(followed.join().unwrap().is_none(), "the entry that was cut");
     });

@@ -337,11 +337,17 @@ impl Inner {
     ///
     /// 1. The manifest, both slots. A crash before leaves the log as it was, one after as it is now.
     /// 2. The dead files. A crash before leaves them, and the manifest says that they are dead.
-    fn finish_cut(&self, mut upkeep: MutexGuard<'_, Upkeep>, next: Manifest, callbacks: CutCallbacks) -> Result<()> {
+    fn finish_cut(
+        &self,
+        mut upkeep: MutexGuard<'_, Upkeep>,
+        next: Manifest,
+        mut callbacks: CutCallbacks,
+    ) -> Result<()> {
         let appender = &*self.appender;
         let (first_seq, next_seq) = (next.first_seq, appender.next_seq());
         let written = upkeep.manifest.replace(next);
         upkeep.losses.retain(|loss| loss.seqs.start < next_seq && loss.seqs.end > first_seq);
+        appender.group.end_cut(&mut callbacks, written.is_ok());
         appender.thaw();
         let done = written.and_then(|()| upkeep.remove_dead(&self.paths));
         drop(upkeep);

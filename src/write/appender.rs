@@ -425,7 +425,8 @@ impl Appender {
         let _registration = self.group.register();
         let claim = self.cursor.lock().claim_all();
         match self.wait(claim) {
-            // What a cut took away needs no sync, and the cut synced what it left.
+            // What a cut took away needs no sync, and the cut synced what it left, if it was made.
+            Err(Error::Truncated { .. }) if self.health.is_poisoned() => Err(Error::Poisoned),
             Ok(()) | Err(Error::Truncated { .. }) => Ok(self.group.durable_seq()),
             Err(error) => Err(error),
         }

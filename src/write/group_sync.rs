@@ -54,6 +54,9 @@ struct State {
     /// The cuts that somebody's claim may still be judged by, in order; of two, the later one is higher, for a lower one judges
     /// all that the earlier one did.
     cuts: Vec<CutMade>,
+    /// The durable seq of a cut that the disk does not know of yet: until then it may be undone by a crash, and nobody who waits is
+    /// told anything that it would make untrue.
+    cutting: Option<u64>,
     /// How many claims, waiting or about to be made, began in which epoch.
     claims: BTreeMap<u64, u32>,
     writers: u32,
@@ -162,6 +165,7 @@ impl GroupSync {
                 durable_seq,
                 mark,
                 cuts: Vec::new(),
+                cutting: None,
                 claims: BTreeMap::new(),
                 writers: 0,
                 callbacks: BTreeMap::new(),
@@ -262,10 +266,12 @@ impl GroupSync {
             }
             {
                 let mut state = self.state.lock();
-                if let Some(result) = state.judge(claim) {
-                    return Step::Done(result);
+                match state.judge(claim) {
+                    Some(Err(_)) | None if state.cutting.is_some() => {}
+                    Some(result) => return Step::Done(result),
+                    None => {}
                 }
-                if !state.leading {
+                if !state.leading && state.cutting.is_none() {
                     state.leading = true;
                     return Step::Lead(Leadership { group: self });
                 }
@@ -366,8 +372,8 @@ impl GroupSync {
         self.settle(state, due, || Err(ended.error()));
     }
 
-    /// Entries above `last_kept` are gone; the log goes on at `resume`, and is durable up to `resume - 1`, which ends at `mark`.
-    /// Begins `epoch`. Returns the callbacks to settle once no lock is held.
+    /// Entries above `last_kept` are gone; the log goes on at `resume`, and is durable up to `resume - 1`, which ends at `mark`, once
+    /// the disk knows of the cut: [`end_cut`](Self::end_cut). Begins `epoch`. Returns the callbacks to settle then.
     pub(crate) fn cut(&self, epoch: u64, last_kept: u64, resume: u64, mark: Option<Mark>) -> CutCallbacks {
         let mut state = self.state.lock();
         state.epoch = epoch;
@@ -377,11 +383,29 @@ impl GroupSync {
             state.cuts.push(CutMade { epoch, last_kept, resume });
         }
         state.mark = mark;
-        self.set_durable_locked(&mut state, resume - 1);
+        let durable_seq = state.durable_seq.min(resume - 1);
+        self.set_durable_locked(&mut state, durable_seq);
+        state.cutting = Some(resume - 1);
         let gone = state.take_callbacks(last_kept + 1..);
         let durable = state.take_callbacks(..);
         self.wake(state);
         CutCallbacks { gone, durable, resume }
+    }
+
+    /// The disk knows of the cut that was begun last, or never will: then the log is poisoned. Before the next one begins.
+    pub(crate) fn end_cut(&self, callbacks: &mut CutCallbacks, is_durable: bool) {
+        let mut state = self.state.lock();
+        match state.cutting.take() {
+            Some(seq) if is_durable => {
+                self.set_durable_locked(&mut state, seq);
+                callbacks.durable.extend(state.take_callbacks(..=seq));
+            }
+            _ => {
+                state.ended.get_or_insert(Ended::Poisoned);
+                callbacks.gone.extend(state.take_callbacks(..));
+            }
+        }
+        self.wake(state);
     }
 
     /// Settles what a cut took away. Called with no lock held.

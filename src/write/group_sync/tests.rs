@@ -21,11 +21,18 @@ fn truncated_at(group: &GroupSync, claim: Claim) -> Option<u64> {
     }
 }
 
+/// A cut that is on the disk at once.
+fn cut(group: &GroupSync, epoch: u64, last_kept: u64, resume: u64, mark: Option<Mark>) {
+    let mut callbacks = group.cut(epoch, last_kept, resume, mark);
+    group.end_cut(&mut callbacks, true);
+    group.settle_cut(callbacks);
+}
+
 #[test]
 fn a_stale_sync_moves_nothing() {
     let group = group();
     assert!(group.advance(0, mark(50), None));
-    group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
+    cut(&group, 1, 50, 51, Some(mark(50)));
     assert!(!group.advance(0, mark(100), None), "it began before the cut");
     assert_eq!(group.durable_seq(), 50);
     assert!(group.judge(claim(51, 1)).is_none());
@@ -34,7 +41,7 @@ fn a_stale_sync_moves_nothing() {
 #[test]
 fn what_was_salvaged_before_a_cut_moves_nothing_after_it() {
     let group = group();
-    group.settle_cut(group.cut(1, 0, 1, None));
+    cut(&group, 1, 0, 1, None);
     group.adopted(0, 50, Some(mark(50)));
     assert_eq!((group.durable_seq(), group.mark()), (0, None));
     group.adopted(1, 50, Some(mark(50)));
@@ -45,8 +52,8 @@ fn what_was_salvaged_before_a_cut_moves_nothing_after_it() {
 fn a_claim_is_judged_by_the_lowest_cut_since() {
     let group = group();
     let _keeps_cuts = group.register();
-    for (epoch, cut) in [(1, 50), (2, 30), (3, 80)] {
-        group.settle_cut(group.cut(epoch, cut, cut + 1, Some(mark(cut))));
+    for (epoch, last_kept) in [(1, 50), (2, 30), (3, 80)] {
+        cut(&group, epoch, last_kept, last_kept + 1, Some(mark(last_kept)));
     }
     assert_eq!(truncated_at(&group, claim(60, 0)), Some(31));
     assert_eq!(truncated_at(&group, claim(31, 1)), Some(31));
@@ -60,7 +67,7 @@ fn cuts_are_forgotten_with_the_last_claim_from_before() {
     let group = group();
     let old = group.register();
     for epoch in 1..=100 {
-        group.settle_cut(group.cut(epoch, epoch, epoch + 1, None));
+        cut(&group, epoch, epoch, epoch + 1, None);
     }
     assert_eq!(group.state.lock().cuts.len(), 100);
     let new = group.register();
@@ -69,7 +76,7 @@ fn cuts_are_forgotten_with_the_last_claim_from_before() {
     drop(new);
 
     let entered = group.enter();
-    group.settle_cut(group.cut(101, 50, 51, None));
+    cut(&group, 101, 50, 51, None);
     assert_eq!(truncated_at(&group, claim(60, entered)), Some(51));
     group.leave(entered);
     assert!(group.state.lock().cuts.is_empty() && group.state.lock().claims.is_empty());
@@ -79,7 +86,7 @@ fn cuts_are_forgotten_with_the_last_claim_from_before() {
 fn a_claim_that_was_cut_is_not_taken_for_the_entry_that_has_its_seq_now() {
     let group = group();
     let _keeps_cuts = group.register();
-    group.settle_cut(group.cut(1, 50, 51, Some(mark(50))));
+    cut(&group, 1, 50, 51, Some(mark(50)));
     assert!(group.advance(1, mark(100), None));
     assert!(matches!(group.wait(claim(60, 0)), Step::Done(Err(Error::Truncated { first_seq: 51 }))));
     assert!(matches!(group.wait(claim(60, 1)), Step::Done(Ok(()))));
@@ -136,7 +143,7 @@ fn callbacks_are_called_once_whatever_happens() {
     assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(1, true), (2, true)]);
     register(1);
     assert_eq!(receive.try_recv().unwrap(), (1, true));
-    group.settle_cut(group.cut(1, 4, 5, Some(mark(4))));
+    cut(&group, 1, 4, 5, Some(mark(4)));
     assert_eq!(receive.try_iter().collect::<Vec<_>>(), [(5, false), (3, true), (4, true)]);
     register(6);
     group.fail(None);
@@ -162,7 +169,7 @@ fn what_is_durable_is_told_without_the_lock_and_only_of_the_epoch_that_is_now() 
     assert!(group.is_durable(claim(50, 0)) && !group.is_durable(claim(51, 0)));
     assert_eq!(group.durable_seq_in(0), Some(50));
     assert_eq!(group.durable_seq_in(1), None);
-    group.settle_cut(group.cut(1, 20, 21, Some(mark(20))));
+    cut(&group, 1, 20, 21, Some(mark(20)));
     assert!(!group.is_durable(claim(20, 0)) && group.is_durable(claim(20, 1)) && !group.is_durable(claim(21, 1)));
     assert_eq!((group.durable_seq_in(0), group.durable_seq_in(1)), (None, Some(20)));
 }
@@ -171,8 +178,8 @@ fn what_is_durable_is_told_without_the_lock_and_only_of_the_epoch_that_is_now() 
 fn of_two_cuts_at_one_seq_the_later_says_where_the_log_goes_on() {
     let group = group();
     let _keeps_cuts = group.register();
-    group.settle_cut(group.cut(1, 30, 31, None));
-    group.settle_cut(group.cut(2, 30, 1000, None));
+    cut(&group, 1, 30, 31, None);
+    cut(&group, 2, 30, 1000, None);
     assert_eq!(truncated_at(&group, claim(40, 0)), Some(1000));
 }
 
@@ -219,7 +226,7 @@ fn a_callback_that_comes_late_is_told_at_once() {
     assert!(told(1, 0).is_none(), "not settled yet");
     assert!(group.advance(0, mark(50), None));
     assert!(matches!(told(50, 0), Some(Ok(()))));
-    group.settle_cut(group.cut(1, 20, 21, Some(mark(20))));
+    cut(&group, 1, 20, 21, Some(mark(20)));
     assert!(matches!(told(30, 0), Some(Err(Error::Truncated { first_seq: 21 }))));
     group.close();
     assert!(matches!(told(21, 1), Some(Err(Error::Closed))));
@@ -248,7 +255,7 @@ fn no_more_wait_than_may_and_each_who_leaves_lets_one_in() {
 fn how_far_a_log_is_durable_can_be_printed() {
     let group = group();
     assert!(group.advance(0, mark(50), None));
-    group.settle_cut(group.cut(7, 20, 21, Some(mark(20))));
+    cut(&group, 7, 20, 21, Some(mark(20)));
     let printed = format!("{group:?}");
     assert!(printed.contains("epoch: 7, durable_seq: 20"), "{printed}");
 }

@@ -192,3 +192,58 @@ fn case_31_who_waited_for_an_entry_that_was_cut_is_not_told_of_the_one_that_got_
     assert!(others.into_iter().all(|sync| sync.recv_timeout(PATIENCE).unwrap().is_ok()));
     stage.for_each_power_cut(|log| assert_holds(log, &[(1, 1..51), (2, 51..101)]));
 }
+
+/// A log of which 1 to 5 are durable and 6 to 10 are not, while `reset(100)` waits to write the manifest; and what the reset says.
+fn resetting(gate: &Gate, fails: bool) -> (TempDir, Arc<Log>, Receiver<Result<()>>, maplog::testing::ObserverGuard) {
+    let dir = fast_dir();
+    let log = Arc::new(manual().open(dir.path()).unwrap());
+    fill(&log, 1, 1..6);
+    log.sync().unwrap();
+    fill(&log, 1, 6..11);
+    thread::sleep(A_MOMENT); // the keeper has stored its mark
+    gate.shut();
+    let held = gate.clone();
+    let guard = seam::before(dir.path(), move |op| match op {
+        Op::Write { path, .. } if path.ends_with("wal.meta") => {
+            held.pass();
+            if fails {
+                Err(seam::eio())
+            } else {
+                Ok(())
+            }
+        }
+        _ => Ok(()),
+    });
+    let (send, receive) = channel();
+    let resetting = Arc::clone(&log);
+    thread::spawn(move || drop(send.send(resetting.reset(100))));
+    gate.wait_held();
+    (dir, log, receive, guard)
+}
+
+#[test]
+fn nothing_counts_as_durable_by_a_reset_before_the_manifest_says_so() {
+    for fails in [false, true] {
+        let gate = Gate::default();
+        let (_dir, log, reset, _guard) = resetting(&gate, fails);
+        assert_eq!(log.durable_seq(), 5);
+        let calls: [fn(&Log) -> Result<u64>; 2] = [|log| log.sync(), |log| log.wait_durable(8).map(|()| 8)];
+        let answers = calls.map(|call| {
+            let (log, (send, receive)) = (Arc::clone(&log), channel());
+            thread::spawn(move || drop(send.send(call(&log))));
+            receive
+        });
+        for answer in &answers {
+            assert!(answer.recv_timeout(A_MOMENT).is_err(), "an answer before the reset is on the disk");
+        }
+        gate.open();
+        assert_eq!(reset.recv_timeout(PATIENCE).unwrap().is_err(), fails);
+        for (answer, durable) in answers.iter().zip([99, 8]) {
+            match answer.recv_timeout(PATIENCE).unwrap() {
+                Ok(seq) => assert_eq!((seq, fails), (durable, false)),
+                Err(error) => assert!(fails && matches!(error, Error::Poisoned), "{error}"),
+            }
+        }
+        assert_eq!(log.durable_seq(), if fails { 5 } else { 99 });
+    }
+}
