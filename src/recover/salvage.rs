@@ -141,8 +141,8 @@ fn held_by_another(segment: &Candidate, seq: u64) -> String {
     )
 }
 
-/// The live segments whose place a later one takes: it begins with the same seq, or follows one before them without a gap, or the
-/// manifest knows of a lower seq in it. They were given up empty, or were dead and have been put back.
+/// The live segments whose place a later one takes: it begins with the same seq, or follows one before them without a gap. They were
+/// given up empty, or were dead and have been put back.
 fn given_up(survey: &Survey<'_>) -> Vec<u64> {
     let takes_place = |later: &Candidate, of: &Candidate| {
         let Some(Link { base_seq, predecessor, .. }) = later.link else { return false };
@@ -150,11 +150,7 @@ fn given_up(survey: &Survey<'_>) -> Vec<u64> {
         predecessor.is_some_and(follows) || of.link.is_some_and(|link| link.base_seq == base_seq)
     };
     let later = |id: u64| survey.live.range(id + 1..).map(|(_, later)| later);
-    let is_given_up = |candidate: &&Candidate| {
-        let begins_after = |seq: u64| candidate.link.is_some_and(|link| link.base_seq > seq);
-        let is_before = |place: NamedPlace| place.segment > candidate.id && begins_after(place.seq);
-        survey.proven_places().any(is_before) || later(candidate.id).any(|later| takes_place(later, candidate))
-    };
+    let is_given_up = |candidate: &&Candidate| later(candidate.id).any(|later| takes_place(later, candidate));
     survey.live.values().filter(is_given_up).map(|candidate| candidate.id).collect()
 }
 

@@ -204,15 +204,6 @@ fn a_segment_that_is_put_back_does_not_take_the_place_of_one_that_is_lost() {
 }
 
 #[test]
-fn nor_does_its_link_say_where_the_one_before_it_ends() {
-    let (dir, live) = with_a_segment_put_back(10..12, 4, 5..6);
-    fs::remove_file(segment_path(dir.path(), live)).unwrap();
-    let log = salvage().open(dir.path()).unwrap();
-    assert_told(&log, 5..6, "new", 1);
-    assert_eq!(log.next_seq(), 6, "{}", log.recovery());
-}
-
-#[test]
 fn nor_that_of_the_live_ones_where_one_of_these_is_damaged() {
     let (dir, live) = with_a_segment_put_back(6..10, 3, 4..9);
     change(dir.path(), live, |file| file[payload_of(0)] ^= 1);
