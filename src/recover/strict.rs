@@ -127,12 +127,13 @@ fn walk_chain<'s>(survey: &'s Survey<'_>, verify: Verify) -> Result<Valid<'s>> {
         };
         let base = Position { seq: link.base_seq, offset: FRAMES_OFFSET };
         let start = proven.unwrap_or(base);
-        let end = if recorded_end.map(RecordedEnd::after) == Some(start) && closed_end.is_none() {
+        let is_followed = closed_end.map_or(Ok(false), |end| segment.has_bytes_at(end.offset))?;
+        let end = if recorded_end.map(RecordedEnd::after) == Some(start) && !is_followed {
             start
         } else {
             let bytes = SegmentBytes::open(segment, &identity, survey.lease)?;
             let ScanEnd { valid_to, fault } = bytes.scan(start, recorded_end, &mut valid.tally)?;
-            if closed_end.is_some() && fault.is_none() && bytes.valid_frame(valid_to)?.is_some() {
+            if is_followed && fault.is_none() && bytes.valid_frame(valid_to)?.is_some() {
                 let rest = bytes.rest(valid_to.offset, None, &(valid_to.seq..SEQ_LIMIT))?;
                 return Err(Error::damaged(survey.older_manifest(valid_to.seq..rest.seq + 1)));
             }

@@ -1,6 +1,7 @@
 //! The survey: which files there are, which of them the manifest lets live, and in which order their links put them.
 
 use crate::error::{Damage, DamageKind, Error, Result};
+use crate::format::frame::HEADER_LEN;
 use crate::format::manifest::{Cut, Manifest, FILE_LEN};
 use crate::format::segment::{Identity, Link, LogId, Origin, BLOCK_LEN, LINK_OFFSET};
 use crate::format::walk::Position;
@@ -199,6 +200,12 @@ impl Candidate {
         };
         let link = identity.zip(link_block).and_then(|(identity, block)| Link::decode(&block, id, identity.salt));
         Ok(Candidate { id, file_len: file.len()?, path, identity, link, bare_link })
+    }
+
+    /// Whether anything but zeros stands where a header would, at `offset`. Read by a call: a mapping would need space for a hole.
+    pub(super) fn has_bytes_at(&self, offset: u64) -> Result<bool> {
+        let header = File::open_read(&self.path)?.read_block(offset)?;
+        Ok(header.is_some_and(|header| header != [0; HEADER_LEN]))
     }
 
     /// What a damaged identity said: the link has a checksum of its own, and repeats the salt.
