@@ -63,16 +63,8 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         // If a cut lies above what the link of a later segment says, the manifest is an older one.
         let ends = [survey.linked_end(segment.id, successor), survey.recorded_end(segment.id, successor)];
         let recorded = ends.into_iter().flatten().min_by_key(|end| end.seq);
-        // Where nothing records an end, what comes later says that the log went on there: frames past that are dead. A file says so
-        // of those before it, and not of itself: its own start is no bound.
         let own = starts[index].map_or(0, |start| start.seq);
-        // One of which the beginning is lost may begin with a dead frame.
-        let is_own_sharp = starts[index].map_or(true, |start| start.offset == FRAMES_OFFSET);
-        let later = segments[index + 1..].iter().zip(&starts[index + 1..]);
-        let later = later.filter_map(|(later, start)| Some(Bound::of_later(segment, later, (*start)?)));
-        let later = later.filter(|bound| bound.seq > own || !is_own_sharp);
-        let missing = missing.iter().filter(|place| place.segment > segment.id && place.seq >= own);
-        let bound = later.chain(missing.map(|place| Bound::of_missing(*place))).min_by_key(|bound| bound.seq);
+        let bound = Bound::of(&segments[index..], &starts[index..], &missing);
         let seq = bound.map_or(SEQ_LIMIT, |bound| bound.seq);
         if seq <= own {
             salvaged.notes.push(held_by_another(segment, own));
@@ -104,6 +96,20 @@ struct Bound {
 }
 
 impl Bound {
+    /// That of the first of `segments`, by what comes behind it. Where nothing records an end, that says that the log went on there:
+    /// frames past it are dead.
+    fn of(segments: &[&Candidate], starts: &[Option<Position>], missing: &[NamedPlace]) -> Option<Bound> {
+        let ((segment, behind), (start, starts)) = (segments.split_first()?, starts.split_first()?);
+        let own = start.map_or(0, |start| start.seq);
+        // One of which the beginning is lost may begin with a dead frame.
+        let is_own_sharp = start.map_or(true, |start| start.offset == FRAMES_OFFSET);
+        let later = behind.iter().zip(starts);
+        let later = later.filter_map(|(later, start)| Some(Bound::of_later(segment, later, (*start)?)));
+        let later = later.filter(|bound| bound.seq > own || !is_own_sharp);
+        let missing = missing.iter().filter(|place| place.segment > segment.id && place.seq >= own);
+        later.chain(missing.map(|place| Bound::of_missing(*place))).min_by_key(|bound| bound.seq)
+    }
+
     fn of_later(segment: &Candidate, later: &Candidate, start: Position) -> Bound {
         let begins_there = start.offset == FRAMES_OFFSET;
         // Without a link, another one may have been between them.

@@ -228,15 +228,22 @@ fn an_end_that_a_salvage_had_to_guess_is_noted_by_the_next_one_too() {
     salvage_again_and_again(killed.path(), |log| assert_told(log, 4..6, "new", 1));
 }
 
+/// A log whose first segment holds the old 6 to 9 behind a cut, and whose second one the new 8 and 9; `newest` comes behind them.
+fn cut_twice(newest: Range<u64>) -> (TempDir, Log) {
+    let dir = fast_dir();
+    let log = strict().open(dir.path()).unwrap();
+    append(&log, "old", 1..10);
+    log.truncate_after(5).unwrap();
+    append(&log, "new", 6..10);
+    log.truncate_after(7).unwrap();
+    append(&log, "newest", newest);
+    (dir, log)
+}
+
 #[test]
 fn and_so_where_the_file_behind_it_is_gone() {
     for is_unlinked in [false, true] {
-        let dir = fast_dir();
-        let log = strict().open(dir.path()).unwrap();
-        append(&log, "old", 1..10);
-        log.truncate_after(5).unwrap();
-        append(&log, "new", 6..10);
-        log.truncate_after(7).unwrap();
+        let (dir, log) = cut_twice(8..8);
         log.close().unwrap();
         drop(log);
         let path = segment_path(dir.path(), 2);
@@ -250,13 +257,7 @@ fn and_so_where_the_file_behind_it_is_gone() {
 
 #[test]
 fn a_later_salvage_does_not_forget_what_an_earlier_one_has_lost() {
-    let dir = fast_dir();
-    let log = strict().open(dir.path()).unwrap();
-    append(&log, "old", 1..10);
-    log.truncate_after(5).unwrap();
-    append(&log, "new", 6..10);
-    log.truncate_after(7).unwrap();
-    append(&log, "newest", 8..31);
+    let (dir, log) = cut_twice(8..31);
     log.close().unwrap();
     drop(log);
     fs::remove_file(segment_path(dir.path(), 2)).unwrap();
@@ -294,13 +295,7 @@ fn where_a_segment_without_a_link_begins_does_not_say_where_another_one_ends() {
 
 #[test]
 fn a_segment_whose_beginning_is_lost_does_not_begin_with_dead_entries() {
-    let dir = fast_dir();
-    let log = strict().open(dir.path()).unwrap();
-    append(&log, "old", 1..10);
-    log.truncate_after(5).unwrap();
-    append(&log, "new", 6..10);
-    log.truncate_after(7).unwrap();
-    append(&log, "newest", 8..10);
+    let (dir, log) = cut_twice(8..10);
     log.sync().unwrap();
     let killed = killed(dir.path());
     let dir = killed.path();

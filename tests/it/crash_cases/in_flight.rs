@@ -247,3 +247,40 @@ fn nothing_counts_as_durable_by_a_reset_before_the_manifest_says_so() {
         assert_eq!(log.durable_seq(), if fails { 5 } else { 99 });
     }
 }
+
+#[test]
+fn a_sync_from_before_a_cut_that_failed_is_no_success() {
+    let (manifest, sync) = (Gate::default(), Gate::default());
+    let dir = fast_dir();
+    let log = Arc::new(manual().open(dir.path()).unwrap());
+    fill(&log, 1, 1..6);
+    thread::sleep(A_MOMENT);
+    let (held_manifest, held_sync) = (manifest.clone(), sync.clone());
+    let _guard = seam::before(dir.path(), move |op| match op {
+        Op::Write { path, .. } if path.ends_with("wal.meta") => {
+            held_manifest.pass();
+            Err(seam::eio())
+        }
+        op if seam::is_sync_of(op, "wal-000001") => {
+            held_sync.pass();
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    manifest.shut();
+    sync.shut();
+    let in_thread = |call: fn(&Log) -> Result<()>| {
+        let (log, (send, receive)) = (Arc::clone(&log), channel());
+        thread::spawn(move || drop(send.send(call(&log))));
+        receive
+    };
+    let synced = in_thread(|log| log.sync().map(drop));
+    sync.wait_held();
+    let reset = in_thread(|log| log.reset(100));
+    manifest.wait_held();
+    sync.open();
+    assert!(synced.recv_timeout(A_MOMENT).is_err(), "an answer before the reset is on the disk");
+    manifest.open();
+    assert!(matches!(reset.recv_timeout(PATIENCE).unwrap(), Err(Error::Io { .. })));
+    assert!(matches!(synced.recv_timeout(PATIENCE).unwrap(), Err(Error::Poisoned)));
+}
