@@ -204,6 +204,9 @@ impl Candidate {
 
     /// Whether anything but zeros stands where a header would, at `offset`. Read by a call: a mapping would need space for a hole.
     pub(super) fn has_bytes_at(&self, offset: u64) -> Result<bool> {
+        if self.file_len.checked_sub(HEADER_LEN as u64).map_or(true, |last| last < offset) {
+            return Ok(false);
+        }
         let header = File::open_read(&self.path)?.read_block(offset)?;
         Ok(header.is_some_and(|header| header != [0; HEADER_LEN]))
     }

@@ -5,7 +5,7 @@
 use crate::shared::fast_dir;
 use crate::support::encode::{self, Predecessor, Segment, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
 use crate::support::format::{manifest_path, segment_path, Cut, Mark, Slot};
-use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy};
+use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use std::fs;
 use std::path::Path;
 
@@ -397,6 +397,24 @@ fn a_salvage_gives_nothing_past_the_place_where_a_cut_ends_a_segment() {
     assert_eq!(seqs(&log), [1, 2]);
     assert_eq!(log.recovery().losses[0].seqs, 3..1001);
     assert_eq!(log.next_seq(), 1001);
+}
+
+#[test]
+fn a_clean_mark_may_name_a_place_that_no_file_has() {
+    // The kernel refuses to read there: the open gave up with its error.
+    let first = segment(1, 1..6, None);
+    let len = first.0.len() as u64;
+    for offset in [len + 8, 1 << 40, 1 << 63, !7] {
+        let dir = fast_dir();
+        let end = Mark { segment: 1, seq: 5, offset };
+        write(dir.path(), &Slot { mark: Some(end), clean: true, ..Slot::NOTHING }, &[(1, &first)]);
+        for verify in [Verify::Unproven, Verify::All] {
+            for options in [strict(), salvage()] {
+                let log = options.verify(verify).open(dir.path()).unwrap();
+                assert_eq!(seqs(&log), [1, 2, 3, 4, 5], "{offset}");
+            }
+        }
+    }
 }
 
 #[test]
