@@ -1,5 +1,6 @@
 //! One build with all mutants in it, and the tests that it has; builds with a single one.
 
+use crate::hunt::run_all;
 use crate::mutant::{Genre, Mutant, Outcome};
 use crate::weave::{weave, Numbered};
 use anyhow::{bail, ensure, Context, Result};
@@ -72,12 +73,9 @@ impl<'t> Build<'t> {
         let mut changed = original.clone();
         changed.replace_range(mutant.span.bytes(original), &mutant.replacement);
         std::fs::write(self.tree.join(&mutant.file), changed)?;
-        let outcome = if !nextest(self.tree, "run").arg("--no-run").output()?.status.success() {
-            Outcome::Unviable
-        } else if nextest(self.tree, "run").output()?.status.success() {
-            Outcome::Missed
-        } else {
-            Outcome::Caught
+        let outcome = match tests(self.tree)? {
+            None => Outcome::Unviable,
+            Some(tests) => run_all(self.tree, &tests)?,
         };
         std::fs::write(self.tree.join(&mutant.file), original)?;
         Ok(outcome)
@@ -141,14 +139,6 @@ fn named_in(tree: &Path, span: &MessageSpan) -> Result<Vec<usize>> {
     names.map(|number| Ok(number.parse()?)).collect()
 }
 
-/// nextest with the selected tests.
-fn nextest(tree: &Path, command: &str) -> Command {
-    let mut nextest = Command::new("cargo");
-    nextest.args(["nextest", command, "--profile=mutants", "--cargo-profile=mutants", "--features=__testing"]);
-    nextest.args(["--lib", "--test=it"]).current_dir(tree).env("RUSTFLAGS", ALLOWED);
-    nextest
-}
-
 /// A test of one of the binaries.
 #[derive(Debug, Clone)]
 pub(crate) struct Test {
@@ -157,38 +147,41 @@ pub(crate) struct Test {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Listed {
-    rust_suites: BTreeMap<String, Suite>,
+struct Artifact {
+    executable: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Suite {
-    binary_path: PathBuf,
-    testcases: BTreeMap<String, Case>,
+/// Builds the tests of `tree`; those that are selected, or None if they do not compile.
+pub(crate) fn tests(tree: &Path) -> Result<Option<Vec<Test>>> {
+    let mut build = Command::new("cargo");
+    build.args(["test", "--no-run", "--profile=mutants", "--lib", "--test=it", "--features=__testing"]);
+    build.arg("--message-format=json").current_dir(tree).env("RUSTFLAGS", ALLOWED);
+    let built = build.output()?;
+    if !built.status.success() {
+        return Ok(None);
+    }
+    let mut tests = Vec::new();
+    for line in String::from_utf8(built.stdout)?.lines() {
+        if let Some(binary) = serde_json::from_str::<Artifact>(line)?.executable {
+            let ignored = listed(&binary, &["--ignored"])?;
+            let names = listed(&binary, &[])?.into_iter().filter(|name| is_selected(name) && !ignored.contains(name));
+            tests.extend(names.map(|name| Test { binary: binary.clone(), name }));
+        }
+    }
+    Ok(Some(tests))
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct Case {
-    ignored: bool,
-    filter_match: Match,
-}
-
-#[derive(Deserialize)]
-struct Match {
-    status: String,
-}
-
-/// Builds the tests of `tree`; those that `.config/nextest.toml` selects.
-pub(crate) fn tests(tree: &Path) -> Result<Vec<Test>> {
-    let listed = nextest(tree, "list").arg("--message-format=json").output()?;
+/// The names of tests that a binary has.
+fn listed(binary: &Path, options: &[&str]) -> Result<BTreeSet<String>> {
+    let listed = Command::new(binary).args(["--list", "--format=terse"]).args(options).output()?;
     ensure!(listed.status.success(), "{}", String::from_utf8_lossy(&listed.stderr));
-    let suites = serde_json::from_slice::<Listed>(&listed.stdout)?.rust_suites;
-    let tests = suites.into_values().flat_map(|Suite { binary_path: binary, testcases }| {
-        let selected = testcases.into_iter().filter(|(_, case)| !case.ignored && case.filter_match.status == "matches");
-        selected.map(move |(name, _)| Test { binary: binary.clone(), name })
-    });
-    Ok(tests.collect())
+    let lines = String::from_utf8(listed.stdout)?;
+    Ok(lines.lines().filter_map(|line| Some(line.strip_suffix(": test")?.to_owned())).collect())
+}
+
+/// The modules and tests that are left out, a line for each: they take long, or see little that others do not see.
+const LEFT_OUT: &str = include_str!("../left-out");
+
+fn is_selected(test: &str) -> bool {
+    !LEFT_OUT.lines().any(|prefix| test.starts_with(prefix))
 }

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
@@ -38,6 +38,19 @@ struct Running {
     child: Child,
     since: Instant,
     _files: TempDir,
+}
+
+impl Running {
+    fn outcome(mut self, patience: Duration) -> Result<Outcome> {
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(Outcome::Missed),
+                Some(_) => return Ok(Outcome::Caught),
+                None if self.since.elapsed() > patience => return Ok(Outcome::Timeout),
+                None => std::thread::sleep(Duration::from_millis(2)),
+            }
+        }
+    }
 }
 
 impl Drop for Running {
@@ -111,18 +124,25 @@ impl<'t> Hunt<'t> {
     }
 
     fn outcome(&self, test: usize, number: usize) -> Result<Outcome> {
-        let mut running = start(self.tree, &self.tests[test], "MUTANT", &number.to_string())?;
         // One that hangs takes much longer than without the mutant.
         let patience = PATIENCE + 20 * self.reach[test].took;
-        loop {
-            match running.child.try_wait()? {
-                Some(status) if status.success() => return Ok(Outcome::Missed),
-                Some(_) => return Ok(Outcome::Caught),
-                None if running.since.elapsed() > patience => return Ok(Outcome::Timeout),
-                None => std::thread::sleep(Duration::from_millis(2)),
+        start(self.tree, &self.tests[test], "MUTANT", &number.to_string())?.outcome(patience)
+    }
+}
+
+/// Runs all tests of a build that has one mutant, until one of them notices it.
+pub(crate) fn run_all(tree: &Path, tests: &[Test]) -> Result<Outcome> {
+    let noticed = OnceLock::new();
+    in_parallel(tests.iter(), |test| {
+        if noticed.get().is_none() {
+            let outcome = start(tree, test, "MUTANT", "alone")?.outcome(3 * PATIENCE)?;
+            if outcome != Outcome::Missed {
+                let _ = noticed.set(outcome); // the first one counts
             }
         }
-    }
+        Ok(())
+    })?;
+    Ok(noticed.into_inner().unwrap_or(Outcome::Missed))
 }
 
 /// Calls `call` for each item, on a few threads; the results in the order of the items.

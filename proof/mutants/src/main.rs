@@ -28,7 +28,7 @@ fn main() -> Result<()> {
 
     let mutants = mutant::list(tree)?;
     let build = Build::with_all(tree, &mutants)?;
-    let tests = build::tests(tree)?;
+    let tests = build::tests(tree)?.context("the tests do not compile")?;
     let hunt = Hunt::new(tree, &tests)?;
     let (switched, took) = (build.sites.len(), hunt.took());
     eprintln!(
