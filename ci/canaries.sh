@@ -34,7 +34,7 @@ git ls-files -z --cached --others --exclude-standard | xargs -0 cp -p --parents 
 
 # sing NAME PATCH
 sing() {
-    local arguments violation status=0
+    local arguments violation status=0 start=$SECONDS
     read -ra arguments <<<"$(sed -n 's/^hunt: *//p' "$2" | head -n 1)"
     if ! patch --quiet --directory="$tree" --strip=1 --fuzz=0 --forward <"$2" >"$output" 2>&1; then
         printf '%s: does not apply\n' "$1"
@@ -52,7 +52,7 @@ sing() {
         tail -n 30 "$output"
         return 1
     fi
-    printf '%s: found: %.300s\n' "$1" "$violation"
+    printf '%s: found, %s s: %.300s\n' "$1" "$((SECONDS - start))" "$violation"
 }
 
 cd proof/canaries

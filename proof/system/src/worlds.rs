@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct World {
     first_seq: u64,
-    lives: Vec<u32>,
+    orders: Vec<u32>,
 }
 
 #[derive(Debug, Clone)]
@@ -20,13 +20,13 @@ pub struct Worlds(BTreeSet<World>);
 impl Worlds {
     /// Of a log that was just created.
     pub fn new() -> Worlds {
-        Worlds(BTreeSet::from([World { first_seq: 1, lives: Vec::new() }]))
+        Worlds(BTreeSet::from([World { first_seq: 1, orders: Vec::new() }]))
     }
 
-    /// The order `life` was to do `command`; `outcome` is None if the process ended before it answered.
-    pub fn apply(&mut self, life: u32, command: &Command, outcome: Option<&Outcome>) -> Result<(), String> {
+    /// The order with the number `order` was to do `command`; `outcome` is None if the process ended before it answered.
+    pub fn apply(&mut self, order: u32, command: &Command, outcome: Option<&Outcome>) -> Result<(), String> {
         let before = std::mem::take(&mut self.0);
-        self.0 = before.iter().flat_map(|world| world.after(life, command, outcome)).collect();
+        self.0 = before.iter().flat_map(|world| world.after(order, command, outcome)).collect();
         self.check(|| format!("the answer to {command} contradicts what was appended: {outcome:?}, {before:?}"))
     }
 
@@ -59,16 +59,17 @@ impl Worlds {
 
 impl World {
     fn next_seq(&self) -> u64 {
-        self.first_seq + self.lives.len() as u64
+        self.first_seq + self.orders.len() as u64
     }
 
     fn holds(&self, runs: &[Run]) -> bool {
-        let mut left = self.lives.as_slice();
+        let mut left = self.orders.as_slice();
         let mut seq = self.first_seq;
         for run in runs {
             let count = run.count as usize;
-            let agrees =
-                run.first_seq == seq && left.len() >= count && left[..count].iter().all(|life| run.life == Some(*life));
+            let agrees = run.first_seq == seq
+                && left.len() >= count
+                && left[..count].iter().all(|order| run.order == Some(*order));
             if !agrees {
                 return false;
             }
@@ -78,10 +79,10 @@ impl World {
     }
 
     /// The worlds that the command can have made of this one.
-    fn after(&self, life: u32, command: &Command, outcome: Option<&Outcome>) -> Vec<World> {
+    fn after(&self, order: u32, command: &Command, outcome: Option<&Outcome>) -> Vec<World> {
         let appended = |count: usize| {
             let mut world = self.clone();
-            world.lives.extend(std::iter::repeat_n(life, count));
+            world.orders.extend(std::iter::repeat_n(order, count));
             world
         };
         match (command, outcome) {
@@ -105,10 +106,10 @@ impl World {
             }
             (Command::TruncateAfter(seq), _) => {
                 let mut world = self.clone();
-                world.lives.truncate((seq + 1).saturating_sub(self.first_seq) as usize);
+                world.orders.truncate((seq + 1).saturating_sub(self.first_seq) as usize);
                 self.done_or_not(world, outcome)
             }
-            (Command::Reset(seq), _) => self.done_or_not(World { first_seq: *seq, lives: Vec::new() }, outcome),
+            (Command::Reset(seq), _) => self.done_or_not(World { first_seq: *seq, orders: Vec::new() }, outcome),
             _ => vec![self.clone()],
         }
     }
@@ -131,7 +132,7 @@ impl World {
 
     fn without_before(&self, first_seq: u64) -> Option<World> {
         let gone = first_seq.checked_sub(self.first_seq)? as usize;
-        Some(World { first_seq, lives: self.lives.get(gone..)?.to_vec() })
+        Some(World { first_seq, orders: self.orders.get(gone..)?.to_vec() })
     }
 }
 
@@ -157,8 +158,8 @@ mod tests {
         Outcome::Failed(Failure { kind, text: String::new() })
     }
 
-    fn run(first_seq: u64, count: u64, life: u32) -> Run {
-        Run { first_seq, count, life: Some(life) }
+    fn run(first_seq: u64, count: u64, order: u32) -> Run {
+        Run { first_seq, count, order: Some(order) }
     }
 
     fn state(first_seq: u64, next_seq: u64) -> State {
@@ -189,8 +190,8 @@ mod tests {
     #[test]
     fn what_was_dropped_does_not_come_back_and_what_was_kept_stays() {
         let mut worlds = Worlds::new();
-        for life in 1..=6 {
-            worlds.apply(life, &append(), Some(&Outcome::Seq(u64::from(life)))).unwrap();
+        for order in 1..=6 {
+            worlds.apply(order, &append(), Some(&Outcome::Seq(u64::from(order)))).unwrap();
         }
         worlds.apply(7, &Command::TruncateAfter(4), Some(&Outcome::Done)).unwrap();
         worlds.apply(8, &append(), Some(&Outcome::Seq(5))).unwrap();

@@ -216,15 +216,15 @@ pub fn check_what_is_left(log: &Path, policy: Policy, segment_size: u64, mut wor
     ];
     let mut puppet = Puppet::start(&[], log)?;
     let mut segments = 0;
-    for (life, command) in (2_000_000..).zip(&script) {
-        let answer = match puppet.tell(life, command)? {
+    for (order, command) in (2_000_000..).zip(&script) {
+        let answer = match puppet.tell(order, command)? {
             Ok(answer) => answer,
             Err(end) => return Ok(Err(format!("afterwards, {command}: {end:?}"))),
         };
         let checked = match &answer.outcome {
             Outcome::Failed(failure) => Err(failure.text.clone()),
             Outcome::Entries(runs) => worlds.restrict_to_entries(runs),
-            outcome => worlds.apply(life, command, Some(outcome)),
+            outcome => worlds.apply(order, command, Some(outcome)),
         };
         if let Err(why) = checked {
             return Ok(Err(format!("afterwards, {command}: {why}")));

@@ -38,7 +38,7 @@ pub struct Point {
     pub call: Call,
 }
 
-/// One command of a run. Its number in the run is its step, and the life of what it appends.
+/// One command of a run. Its number in the run is its step, and marks what it appends.
 #[derive(Debug, Clone)]
 pub struct Told {
     pub command: Command,

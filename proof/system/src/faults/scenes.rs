@@ -213,10 +213,10 @@ impl Scene {
             return Ok(worlds);
         }
         let mut puppet = Puppet::start(&[], &log)?;
-        // Its lives are none that the script gives.
-        for (life, command) in (1_000_000..).zip(&self.before) {
-            let answer = puppet.tell(life, command)?.map_err(|end| anyhow::anyhow!("{command}: {end:?}"))?;
-            worlds.apply(life, command, Some(&answer.outcome)).map_err(anyhow::Error::msg)?;
+        // Their numbers are none that the script gives.
+        for (order, command) in (1_000_000..).zip(&self.before) {
+            let answer = puppet.tell(order, command)?.map_err(|end| anyhow::anyhow!("{command}: {end:?}"))?;
+            worlds.apply(order, command, Some(&answer.outcome)).map_err(anyhow::Error::msg)?;
             if let Some(state) = answer.state {
                 worlds.restrict_to(&state).map_err(anyhow::Error::msg)?;
             }

@@ -120,13 +120,13 @@ pub fn cases(sample: usize) -> Vec<Case> {
 }
 
 /// A log that is being used, and what it may hold.
-struct Life<'d> {
+struct Story<'d> {
     disk: &'d Disk,
     puppet: Option<Puppet>,
     worlds: Worlds,
     state: Option<State>,
     /// The number of orders so far.
-    life: u32,
+    order: u32,
     held: Vec<Run>,
     /// Appends that were refused for want of space.
     refused: u64,
@@ -140,12 +140,12 @@ impl Case {
     /// Runs it; how often an append was refused.
     pub fn run(&self, disk: &Disk) -> Result<Verdict<u64>> {
         disk.clear().context("to clear the disk")?;
-        let mut life = Life {
+        let mut story = Story {
             disk,
             puppet: None,
             worlds: Worlds::new(),
             state: None,
-            life: 0,
+            order: 0,
             held: Vec::new(),
             refused: 0,
             is_refused: false,
@@ -155,16 +155,19 @@ impl Case {
             if index == self.step || is_full && self.pressure == Pressure::Kept {
                 disk.fill(self.leave).context("to fill the disk")?;
             }
-            if let Err(why) = life.step(step, is_full, *self)? {
+            if let Err(why) = story.step(step, is_full, *self)? {
                 return Ok(Err(format!("step {index}, {step:?}: {why}")));
             }
         }
         disk.free().context("to free the disk")?;
-        Ok(life.check_recovered(self.policy)?.map(|()| life.refused).map_err(|why| format!("with space again: {why}")))
+        Ok(story
+            .check_recovered(self.policy)?
+            .map(|()| story.refused)
+            .map_err(|why| format!("with space again: {why}")))
     }
 }
 
-impl Life<'_> {
+impl Story<'_> {
     fn step(&mut self, step: &Step, is_full: bool, Case { policy, leave, .. }: Case) -> Result<Verdict> {
         let next_seq = self.state.map_or(1, |state| state.next_seq);
         let first_seq = self.state.map_or(1, |state| state.first_seq);
@@ -240,8 +243,8 @@ impl Life<'_> {
             Some(puppet) => puppet,
             None => self.puppet.insert(Puppet::start(&[], &self.disk.log())?),
         };
-        self.life += 1;
-        let answer = match puppet.tell(self.life, command)? {
+        self.order += 1;
+        let answer = match puppet.tell(self.order, command)? {
             Ok(answer) => answer,
             Err(End::Hung(why)) => return Ok(Err(format!("the process hangs: {why}"))),
             Err(End::Ended { status, said }) => {
@@ -249,7 +252,7 @@ impl Life<'_> {
             }
         };
         self.state = answer.state;
-        let applied = self.worlds.apply(self.life, command, Some(&answer.outcome));
+        let applied = self.worlds.apply(self.order, command, Some(&answer.outcome));
         let restricted = applied.and_then(|()| match (&answer.state, command, &answer.outcome) {
             (_, Command::Read, Outcome::Entries(runs)) => self.worlds.restrict_to_entries(runs),
             (Some(state), ..) => self.worlds.restrict_to(state),

@@ -1,7 +1,7 @@
 //! The process's side: each command is one call on the log.
 
 use super::idle::{Gate, Watcher};
-use super::payload::{life, payload, write};
+use super::payload::{order_of, payload, write};
 use super::words::{Answer, Command, Failure, How, Kind, Order, Outcome, Policy, Run, State};
 use maplog::{Ack, Entry, Log, Options, PinnedEntry, SyncPolicy, View};
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ impl Actor {
         }
     }
 
-    pub fn act(&mut self, Order { life, command }: Order) -> Answer {
-        let mut outcome = self.call(life, command).unwrap_or_else(Outcome::Failed);
+    pub fn act(&mut self, Order { number, command }: Order) -> Answer {
+        let mut outcome = self.call(number, command).unwrap_or_else(Outcome::Failed);
         if let Some(Open { keeper, ticker, .. }) = self.open {
             if let Err(why) = self.watcher.wait_idle(keeper, ticker) {
                 outcome = Outcome::Stuck(why);
@@ -49,7 +49,7 @@ impl Actor {
         Answer { outcome, state: self.open.as_ref().map(|Open { log, .. }| state(log)) }
     }
 
-    fn call(&mut self, life: u32, command: Command) -> Called {
+    fn call(&mut self, order: u32, command: Command) -> Called {
         match command {
             Command::Open { policy, segment_size } => return self.open(policy, segment_size),
             Command::Close => {
@@ -68,20 +68,20 @@ impl Actor {
             Command::ReadHeldView => return self.view.as_ref().map_or(Err(not_open()), read),
             Command::ReadPinned => {
                 let entry = self.pinned.as_ref().ok_or_else(not_open)?;
-                let life = self::life(entry.seq(), entry.payload());
-                return Ok(Outcome::Entries(vec![Run { first_seq: entry.seq(), count: 1, life }]));
+                let order = order_of(entry.seq(), entry.payload());
+                return Ok(Outcome::Entries(vec![Run { first_seq: entry.seq(), count: 1, order }]));
             }
             _ => {}
         }
         let log = &self.open.as_ref().ok_or_else(not_open)?.log;
         let seq = log.next_seq();
         Ok(match command {
-            Command::Append { how, len } => Outcome::Seq(append(log, how, life, seq, len)?),
+            Command::Append { how, len } => Outcome::Seq(append(log, how, order, seq, len)?),
             Command::Batch { lens } => {
-                let payloads = (seq..).zip(lens).map(|(seq, len)| payload(life, seq, len));
+                let payloads = (seq..).zip(lens).map(|(seq, len)| payload(order, seq, len));
                 Outcome::Seq(log.append_batch(payloads)?.start)
             }
-            Command::Fill { len, count, sync_every } => fill(log, life, len, count, sync_every),
+            Command::Fill { len, count, sync_every } => fill(log, order, len, count, sync_every),
             Command::Sync => Outcome::Seq(log.sync()?),
             Command::Wait(seq) => done(log.wait_durable(seq))?,
             Command::Rotate => done(log.rotate())?,
@@ -151,13 +151,13 @@ fn not_open() -> Failure {
     Failure { kind: Kind::NotOpen, text: "no log is open".into() }
 }
 
-fn append(log: &Log, how: How, life: u32, seq: u64, len: usize) -> maplog::Result<u64> {
+fn append(log: &Log, how: How, order: u32, seq: u64, len: usize) -> maplog::Result<u64> {
     match how {
-        How::AsPolicySays => log.append(&payload(life, seq, len)),
-        How::InPlace => log.append_with(len, |place| write(life, seq, place)),
-        How::Durable => log.append_as(&payload(life, seq, len), Ack::Durable),
+        How::AsPolicySays => log.append(&payload(order, seq, len)),
+        How::InPlace => log.append_with(len, |place| write(order, seq, place)),
+        How::Durable => log.append_as(&payload(order, seq, len), Ack::Durable),
         How::Awaited => {
-            let seq = log.append(&payload(life, seq, len))?;
+            let seq = log.append(&payload(order, seq, len))?;
             let (tell, told) = channel();
             log.on_durable(seq, move |durable| drop(tell.send(durable)));
             told.recv().unwrap_or(Err(maplog::Error::Closed)).map(|()| seq)
@@ -165,11 +165,11 @@ fn append(log: &Log, how: How, life: u32, seq: u64, len: usize) -> maplog::Resul
     }
 }
 
-fn fill(log: &Log, life: u32, len: usize, count: u64, sync_every: u64) -> Outcome {
+fn fill(log: &Log, order: u32, len: usize, count: u64, sync_every: u64) -> Outcome {
     let first_seq = log.next_seq();
     for done in 0..count {
         let filled = |count, error: maplog::Error| Outcome::Filled { first_seq, count, failure: Some(error.into()) };
-        if let Err(error) = append(log, How::AsPolicySays, life, first_seq + done, len) {
+        if let Err(error) = append(log, How::AsPolicySays, order, first_seq + done, len) {
             return filled(done, error);
         }
         let is_due = (done + 1) % sync_every == 0;
@@ -195,10 +195,10 @@ fn read(view: &View) -> Called {
     let mut runs: Vec<Run> = Vec::new();
     for entry in view.iter() {
         let entry: Entry<'_> = entry?;
-        let (seq, life) = (entry.seq(), life(entry.seq(), entry.payload()));
+        let (seq, order) = (entry.seq(), order_of(entry.seq(), entry.payload()));
         match runs.last_mut() {
-            Some(run) if run.life == life && run.first_seq + run.count == seq => run.count += 1,
-            _ => runs.push(Run { first_seq: seq, count: 1, life }),
+            Some(run) if run.order == order && run.first_seq + run.count == seq => run.count += 1,
+            _ => runs.push(Run { first_seq: seq, count: 1, order }),
         }
     }
     Ok(Outcome::Entries(runs))

@@ -59,9 +59,9 @@ impl Puppet {
         }
     }
 
-    /// Has the puppet do `command`, as the order with number `life`.
-    pub fn tell(&mut self, life: u32, command: &Command) -> Result<std::result::Result<Answer, End>> {
-        let order = serde_json::to_string(&Order { life, command: command.clone() })? + "\n";
+    /// Has the puppet do `command`, as the order with this number.
+    pub fn tell(&mut self, number: u32, command: &Command) -> Result<std::result::Result<Answer, End>> {
+        let order = serde_json::to_string(&Order { number, command: command.clone() })? + "\n";
         // A puppet that is gone says so below.
         let _ = self.orders.as_mut().map(|orders| orders.write_all(order.as_bytes()));
         self.answer()

@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A command, and the life of the entries that it appends: entries of different orders differ, whatever their seqs are.
+/// A command, and a number for the entries that it appends: those of different orders differ, whatever their seqs are.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Order {
-    pub life: u32,
+    pub number: u32,
     pub command: Command,
 }
 
@@ -109,7 +109,7 @@ pub struct Run {
     pub first_seq: u64,
     pub count: u64,
     /// None: the payload is none that a puppet appends at this seq.
-    pub life: Option<u32>,
+    pub order: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
