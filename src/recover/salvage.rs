@@ -15,6 +15,7 @@ use crate::format::walk::{Loss, Position};
 use crate::format::SEQ_LIMIT;
 use crate::options::Verify;
 use crate::sys::lock::Alone;
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -197,9 +198,12 @@ impl Salvaged {
         if segment.link.is_none() {
             self.lose(segment.link_damage(0..0));
         }
-        // That it is this segment, its name says alone if its identity is lost.
-        let is_before = |place: NamedPlace| place.segment < segment.id && place.seq >= start.seq;
-        let is_misnamed = segment.bare_link.is_some() && survey.proven_places().any(is_before);
+        let is_misnamed = survey.proven_places().any(|place| match place.segment.cmp(&segment.id) {
+            // That it is this segment, its name says alone if its identity is lost.
+            Ordering::Less => place.seq >= start.seq && segment.bare_link.is_some(),
+            Ordering::Equal => false,
+            Ordering::Greater => place.seq < start.seq,
+        });
         let ended = limit.recorded.or(promised.filter(|_| survey.manifest.clean));
         if start.seq < self.next_seq || is_misnamed || ended.is_some_and(|end| end.seq < start.seq) {
             // It says to hold what others hold already, or held, or to begin where others say that it has ended: one of them is not

@@ -345,3 +345,15 @@ fn a_disk_that_is_full_while_a_file_in_use_grows_keeps_what_it_holds() {
         assert_eq!((log.first_seq(), log.next_seq()), (1, last + 300), "full at write {nth}");
     }
 }
+
+#[test]
+fn an_open_after_a_close_brings_in_no_page_of_a_segment() {
+    // On a full tmpfs, a page of a hole needs space.
+    let dir = tempfile::tempdir().unwrap();
+    append(&small().open(dir.path()).unwrap(), 1..=20);
+    small().open(dir.path()).unwrap().close().unwrap();
+    let watched = seam::watch(dir.path());
+    let log = small().open(dir.path()).unwrap();
+    assert_eq!(watched.count("Populate"), 0, "{:?}", watched.events());
+    check(&log, 1, 20);
+}

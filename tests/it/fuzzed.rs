@@ -5,7 +5,7 @@
 use crate::shared::fast_dir;
 use crate::support::encode::{self, Predecessor, Segment, FLAG_FIRST, FLAG_LAST, LOG_ID, NO_WITNESS};
 use crate::support::format::{manifest_path, segment_path, Cut, Mark, Slot};
-use maplog::{Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
+use maplog::{DamageKind, Error, Log, Options, RecoveryMode, SyncPolicy, Verify};
 use std::fs;
 use std::path::Path;
 
@@ -418,6 +418,19 @@ fn a_clean_mark_may_name_a_place_that_no_file_has() {
 }
 
 #[test]
+fn an_entry_without_bytes_that_ends_its_file_stands_behind_an_older_mark() {
+    let dir = fast_dir();
+    let mut first = segment(1, 1..6, None);
+    let end = Mark { segment: 1, seq: 5, offset: first.0.len() as u64 };
+    first.push(6, NO_WITNESS, ALONE, b"");
+    write(dir.path(), &Slot { mark: Some(end), clean: true, ..Slot::NOTHING }, &[(1, &first)]);
+    match strict().open(dir.path()) {
+        Err(Error::Damaged { damage }) => assert_eq!((damage.kind, damage.seqs), (DamageKind::Older, 6..7)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_seq_that_stands_twice_in_a_segment_is_lost_the_same_for_every_reader() {
     // Between two frames of one seq there is something else: a lookup found the loss to end where it began.
     let dir = fast_dir();
@@ -451,4 +464,25 @@ fn a_reset_leaves_no_loss_behind() {
     assert_eq!(log.truncate_before(125).unwrap(), 120);
     log.truncate_after(119).unwrap();
     assert_eq!(log.append(b"newer").unwrap(), 120);
+}
+
+#[test]
+fn a_file_that_a_salvage_did_not_believe_takes_no_place_from_what_is_appended_since() {
+    // A cut says that segment 2 ends where its link says that it has not begun. Once another cut has taken that one's place, the new
+    // segments were taken for those that lie.
+    let dir = fast_dir();
+    let first = segment(1, 1..4, None);
+    let second = segment(2, 1 << 40..1 << 40, None);
+    let end = Mark { segment: 2, seq: 10, offset: 136 };
+    write(dir.path(), &Slot { cut: Some(cut(end, 3)), ..Slot::NOTHING }, &[(1, &first), (2, &second)]);
+    let mut held = vec![1, 2, 3];
+    for _ in 0..3 {
+        let log = salvage().open(dir.path()).unwrap();
+        assert_eq!(seqs(&log), held);
+        held.extend(log.append_batch(["new"; 2]).unwrap());
+        log.truncate_after(*held.last().unwrap()).unwrap();
+        log.rotate().unwrap();
+        held.push(log.append(b"newer").unwrap());
+        log.close().unwrap();
+    }
 }

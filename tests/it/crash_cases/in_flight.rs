@@ -95,6 +95,7 @@ fn case_04_a_sync_in_flight_makes_nothing_durable_that_was_appended_after_a_cut(
     let leader = stage.in_thread(|log| log.wait_durable(100));
     stage.sync.wait_held();
     let follower = stage.in_thread(|log| log.wait_durable(75));
+    let synced = stage.in_thread(|log| log.sync());
     let (send, called) = channel();
     log.on_durable(60, move |result| drop(send.send(result)));
     thread::sleep(A_MOMENT);
@@ -106,6 +107,7 @@ fn case_04_a_sync_in_flight_makes_nothing_durable_that_was_appended_after_a_cut(
     stage.sync.open();
     assert!(is_truncated_to(&leader.recv_timeout(PATIENCE).unwrap(), 51));
     assert!(is_truncated_to(&follower.recv_timeout(PATIENCE).unwrap(), 51));
+    assert_eq!(synced.recv_timeout(PATIENCE).unwrap().unwrap(), 50, "of what it was to sync, this is left");
     assert_eq!(log.durable_seq(), 50, "the sync that returned covers what is gone");
     stage.for_each_power_cut(|log| assert_holds(log, &[(1, 1..51), (2, 51..log.next_seq())]));
     log.wait_durable(100).unwrap();
@@ -193,8 +195,12 @@ fn case_31_who_waited_for_an_entry_that_was_cut_is_not_told_of_the_one_that_got_
     stage.for_each_power_cut(|log| assert_holds(log, &[(1, 1..51), (2, 51..101)]));
 }
 
-/// A log of which 1 to 5 are durable and 6 to 10 are not, while `reset(100)` waits to write the manifest; and what the reset says.
-fn resetting(gate: &Gate, fails: bool) -> (TempDir, Arc<Log>, Receiver<Result<()>>, maplog::testing::ObserverGuard) {
+/// A log of which 1 to 5 are durable and 6 to 10 are not, while `cut` waits to write the manifest; and what the cut says.
+fn cutting(
+    gate: &Gate,
+    fails: bool,
+    cut: fn(&Log) -> Result<()>,
+) -> (TempDir, Arc<Log>, Receiver<Result<()>>, maplog::testing::ObserverGuard) {
     let dir = fast_dir();
     let log = Arc::new(manual().open(dir.path()).unwrap());
     fill(&log, 1, 1..6);
@@ -215,8 +221,8 @@ fn resetting(gate: &Gate, fails: bool) -> (TempDir, Arc<Log>, Receiver<Result<()
         _ => Ok(()),
     });
     let (send, receive) = channel();
-    let resetting = Arc::clone(&log);
-    thread::spawn(move || drop(send.send(resetting.reset(100))));
+    let cutting = Arc::clone(&log);
+    thread::spawn(move || drop(send.send(cut(&cutting))));
     gate.wait_held();
     (dir, log, receive, guard)
 }
@@ -225,7 +231,7 @@ fn resetting(gate: &Gate, fails: bool) -> (TempDir, Arc<Log>, Receiver<Result<()
 fn nothing_counts_as_durable_by_a_reset_before_the_manifest_says_so() {
     for fails in [false, true] {
         let gate = Gate::default();
-        let (_dir, log, reset, _guard) = resetting(&gate, fails);
+        let (_dir, log, reset, _guard) = cutting(&gate, fails, |log| log.reset(100));
         assert_eq!(log.durable_seq(), 5);
         let calls: [fn(&Log) -> Result<u64>; 2] = [|log| log.sync(), |log| log.wait_durable(8).map(|()| 8)];
         let answers = calls.map(|call| {
@@ -245,6 +251,18 @@ fn nothing_counts_as_durable_by_a_reset_before_the_manifest_says_so() {
             }
         }
         assert_eq!(log.durable_seq(), if fails { 5 } else { 99 });
+    }
+}
+
+#[test]
+fn what_a_cut_takes_away_is_not_durable_from_its_begin_on() {
+    for fails in [false, true] {
+        let gate = Gate::default();
+        let (_dir, log, cut, _guard) = cutting(&gate, fails, |log| log.truncate_after(3));
+        assert_eq!(log.durable_seq(), 3);
+        gate.open();
+        assert_eq!(cut.recv_timeout(PATIENCE).unwrap().is_err(), fails);
+        assert_eq!(log.durable_seq(), 3);
     }
 }
 
