@@ -18,14 +18,15 @@ found=0 missed=()
 # A hunt takes seconds, a build should not take more: each patch has the library and all that uses it built again.
 export CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_INCREMENTAL=true CARGO_PROFILE_RELEASE_DEBUG=0
 
-# What the tests depend on was built before, most likely. The tree's own is not taken along: under one name, a bug is soon mistaken for
-# the code without it.
-if [ -d target/debug/deps ] && [ ! -d "$CARGO_TARGET_DIR/debug" ]; then
-    mkdir -p "$CARGO_TARGET_DIR/debug"
-    # What is being built there meanwhile is the tree's own.
-    cp -a target/debug/{build,deps,.fingerprint} "$CARGO_TARGET_DIR/debug" 2>/dev/null || true
-    find "$CARGO_TARGET_DIR/debug" -depth \( -name '*maplog*' -o -name 'crash-*' -o -name 'it-*' \) -exec rm -rf {} +
-fi
+# take_built DIR: what the tests depend on was built before, most likely. The tree's own is not taken along: under one name, a bug is
+# soon mistaken for the code without it. What is being built meanwhile has no fingerprint yet.
+take_built() {
+    local from=target/$1 to=$CARGO_TARGET_DIR/$1
+    [ -d "$from/deps" ] && [ ! -d "$to" ] || return 0
+    mkdir -p "$to"
+    cp -a "$from"/{.fingerprint,build,deps} "$to" 2>/dev/null || true
+    find "$to" -depth \( -name '*maplog*' -o -name 'crash-*' -o -name 'it-*' \) -exec rm -rf {} +
+}
 
 # The same place and times each time, so that only what a patch touches is built again.
 rm -rf "$tree"
@@ -41,6 +42,10 @@ sing() {
         cat "$output"
         return 1
     fi
+    case $1 in
+        crash/*) take_built debug ;;
+        tsan/*) take_built tsan/debug && take_built "tsan/$(rustc -vV | sed -n 's/^host: //p')/debug" ;;
+    esac
     (cd "$tree" && "$PWD/proof/canaries/${1%%/*}/hunt" "${arguments[@]}") >"$output" 2>&1 || status=$?
     patch --quiet --directory="$tree" --strip=1 --fuzz=0 --reverse <"$2"
     violation=$(sed -n 's/^violation: //p' "$output" | head -n 1)
