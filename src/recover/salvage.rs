@@ -76,7 +76,7 @@ pub(super) fn recover(mut survey: Survey<'_>, alone: Alone) -> Result<Recovered>
         let was_salvaged = !lost.is_empty() && lost.start < seq && own < lost.end;
         let is_doubtful = match recorded {
             Some(end) => lost.contains(&end.seq) || lost.contains(&(end.seq + 1)),
-            None => bound.is_some_and(|bound| was_salvaged || !bound.is_sharp),
+            None => bound.map_or(lost.contains(&own), |bound| was_salvaged || !bound.is_sharp),
         };
         if is_doubtful {
             salvaged.notes.push(format!(

@@ -486,3 +486,23 @@ fn a_file_that_a_salvage_did_not_believe_takes_no_place_from_what_is_appended_si
         log.close().unwrap();
     }
 }
+
+#[test]
+fn what_a_salvage_did_not_believe_is_noted_by_the_one_that_does() {
+    // Two files without an identity, of which one has no link either, and the other one says by it what it is. The mark says that the
+    // first one held that; once something is written, there is no mark any more.
+    let dir = fast_dir();
+    let mut files = [1, 2].map(|id| segment(id, 1..5, None));
+    files[0].0[..128].fill(0);
+    files[1].0[..64].fill(0);
+    let mark = Mark { segment: 1, seq: 4, offset: files[0].0.len() as u64 };
+    write(dir.path(), &Slot { mark: Some(mark), ..Slot::NOTHING }, &[(1, &files[0]), (2, &files[1])]);
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), []);
+    log.truncate_after(4).unwrap();
+    log.close().unwrap();
+    let log = salvage().open(dir.path()).unwrap();
+    assert_eq!(seqs(&log), [1, 2, 3, 4]);
+    let notes = &log.recovery().notes;
+    assert!(notes.iter().any(|note| note.contains("wal-000002.log") && note.contains("truncated")), "{notes:?}");
+}
