@@ -223,6 +223,11 @@ fn a_file_that_is_gone_is_one_loss() {
     assert_salvages("the third", &manifest, &all, &lost(vec![1..21], vec![(3, EMPTY, 21..31)]));
     assert_salvages("two of them", &manifest, from_ref(&third), &lost(vec![21..31], vec![(2, EMPTY, 1..21)]));
     assert_salvages("all of them", &manifest, &[], &lost(vec![], vec![(3, EMPTY, 1..31)]));
+    // Of one that took the place of another one, which is still there and empty.
+    let all = [first.clone(), second.clone(), Segment::after(&second, 3)];
+    let manifest = marked(Mark { seq: 21, segment: 4, offset: offset_of(21, 22) });
+    let expected = Salvaged { reads: vec![1..21], losses: vec![(4, EMPTY, 21..22)], ..whole(21, vec![]) };
+    assert_salvages("the one after an empty one", &manifest, &all, &expected);
     // A link that says that the one before went on, where that is there and did not.
     let gap = Segment::new(3, 26, [2, 20, offset_of(11, 21)]).entries(30, Some(25));
     let all = [first, second, gap];
