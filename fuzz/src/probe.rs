@@ -497,20 +497,24 @@ impl<'s> Subject<'s> {
                 let may_be_lost =
                     |seq: &u64| is_forged && *seq < opened_next || broken.clone().any(|batch| batch.contains(seq));
                 seen.entries.retain(|seq, _| !(is_lost(seq) && may_be_lost(seq)));
-                let is_noted = report.notes.iter().any(|note| note.contains("truncated"));
-                if is_forged || is_noted {
+                if is_forged || report.notes.iter().any(|note| note.contains("truncated")) {
                     // What the manifest said when it was first salvaged is gone: if it was a lie, entries are found that it hid; if
                     // not, entries that had been truncated may be back, and that is noted.
                     let back = again.seen.entries.iter().filter(|(seq, _)| was_lost(seq));
                     seen.entries.extend(back.map(|(seq, digest)| (*seq, *digest)));
                 }
-                if is_forged && is_noted {
-                    // It may have hidden what stands behind the end as well. Of two frames of one seq, of which one was a lie, the other one is believed now.
-                    let behind = again.seen.entries.range(seen.next..);
+                if is_forged && report.notes.iter().any(|note| note.contains("truncated")) {
+                    // Of two frames of one seq, of which one was a lie, the other one is believed now.
                     let others =
                         again.seen.entries.range(..opened_next).filter(|(seq, _)| seen.entries.contains_key(seq));
-                    let others: Vec<_> = behind.chain(others).map(|(seq, digest)| (*seq, *digest)).collect();
+                    let others: Vec<_> = others.map(|(seq, digest)| (*seq, *digest)).collect();
                     seen.entries.extend(others);
+                }
+                // With a loss that was a lie, what it hid behind the end is found as well.
+                let is_healed = is_forged && again.seen.entries.keys().any(was_lost);
+                if is_healed {
+                    let behind = again.seen.entries.range(seen.next..);
+                    seen.entries.extend(behind.map(|(seq, digest)| (*seq, *digest)));
                 }
                 let is_known = |seq: u64| {
                     let is_listed = again.losses.iter().any(|loss| loss.contains(&seq));
@@ -519,7 +523,7 @@ impl<'s> Subject<'s> {
                 for loss in &losses {
                     assert!(is_known(loss.start) && is_known(loss.end - 1), "{loss:?} is forgotten: {report}");
                 }
-                if !again.losses.is_empty() || is_forged && is_noted {
+                if !again.losses.is_empty() || is_healed {
                     // How many entries a file held of which the head is gone is a guess, and never too low.
                     assert!(
                         again.seen.next >= seen.next,
