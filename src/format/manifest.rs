@@ -1,7 +1,7 @@
 //! The manifest: which segments count, and up to where. Two slots of one content, each in a 4 KiB block of its own, so that a torn
 //! write of one leaves the other.
 //!
-//! The slot with the higher generation counts. The writer overwrites the invalid or the older slot first.
+//! The slot with the newer generation counts. The writer overwrites the invalid or the older slot first.
 
 use super::{
     check_block, frame, put_u32, put_u64, seal_block, segment, u32_at, u64_at, Unreadable, ID_LIMIT, SEQ_LIMIT, VERSION,
@@ -36,9 +36,6 @@ pub(crate) const LOST_END: usize = 128;
 pub(crate) const SLOT_CRC: usize = 252;
 
 pub(crate) const FLAG_CLEAN: u32 = 1;
-
-/// Generations are below this, which no number of writes reaches.
-const GENERATION_LIMIT: u64 = 1 << 62;
 
 /// The end of a segment that is never appended to again, and the id that its successor has at least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +94,11 @@ impl Manifest {
             clean: false,
             lost: 0..0,
         }
+    }
+
+    /// Whether this was written after `other`, the other slot. Generations begin again at 0 after the highest one.
+    pub(crate) fn is_newer_than(&self, other: &Manifest) -> bool {
+        self.generation.wrapping_sub(other.generation) as i64 > 0
     }
 
     /// The highest seq that was durable when this was written.
@@ -182,7 +184,6 @@ impl Manifest {
         let first = self.first_segment;
         let offset_fits = |offset: u64| offset > segment::FRAMES_OFFSET && offset % frame::ALIGN == 0;
         (1..ID_LIMIT).contains(&first)
-            && self.generation < GENERATION_LIMIT
             && (1..=SEQ_LIMIT).contains(&self.first_seq)
             && self.last_timestamp_ms <= frame::TIMESTAMP_MAX
             && (self.lost.is_empty() || self.lost.end <= SEQ_LIMIT)
@@ -270,6 +271,16 @@ mod tests {
     }
 
     #[test]
+    fn the_generation_after_the_highest_one_is_newer() {
+        let of = |generation| Manifest { generation, ..Manifest::new([3; 16]) };
+        for generation in [0, 1, 12, i64::MAX as u64, 1 << 63, u64::MAX] {
+            let (older, newer) = (of(generation), of(generation.wrapping_add(1)));
+            assert!(newer.is_newer_than(&older) && !older.is_newer_than(&newer) && !older.is_newer_than(&older));
+            assert_eq!(Manifest::decode(&older.encode()), Ok(older));
+        }
+    }
+
+    #[test]
     fn both_sides_of_every_bound() {
         // The second of each pair lies just beyond a bound.
         let check = |allowed: Manifest, refused: Manifest| {
@@ -277,8 +288,6 @@ mod tests {
             assert_eq!(Manifest::decode(&refused.encode()), Err(Unreadable::Corrupt(VERSION)), "{refused:?}");
         };
         let new = || Manifest::new([3; 16]);
-        let generation = |generation| Manifest { generation, ..new() };
-        check(generation(GENERATION_LIMIT - 1), generation(GENERATION_LIMIT));
         let first_segment = |first_segment| Manifest { first_segment, ..new() };
         check(first_segment(1), first_segment(0));
         check(first_segment(ID_LIMIT - 1), first_segment(ID_LIMIT));

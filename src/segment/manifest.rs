@@ -39,23 +39,19 @@ pub(crate) fn find(path: &Path) -> Result<Option<FoundManifest>> {
         Err(error) => return Err(error),
     };
     let slots = [read_slot(&file, 0)?, read_slot(&file, 1)?];
-    let generation = |slot: &Result<Manifest, _>| slot.as_ref().map_or(0, |manifest| manifest.generation);
-    let [first, second] = slots;
-    let slot = usize::from(generation(&second) > generation(&first) || first.is_err());
-    let broken = match (&first, &second) {
-        (Ok(_), Ok(_)) => None,
-        (Err(what), Ok(_)) => Some(describe(0, *what)),
-        (Ok(_), Err(what)) => Some(describe(1, *what)),
-        (Err(one), Err(other)) => return Err(unreadable(path, *one, *other)),
-    };
-    match (first, second) {
-        (Ok(a), Ok(b)) if a.log_id != b.log_id => {
-            Err(unreadable(path, Unreadable::Corrupt(VERSION), Unreadable::Corrupt(VERSION)))
+    let found = match slots {
+        [Ok(first), Ok(second)] if first.log_id != second.log_id => {
+            return Err(unreadable(path, Unreadable::Corrupt(VERSION), Unreadable::Corrupt(VERSION)));
         }
-        (Ok(manifest), _) if slot == 0 => Ok(Some(FoundManifest { manifest, slot, broken })),
-        (_, Ok(manifest)) => Ok(Some(FoundManifest { manifest, slot, broken })),
-        (_, Err(what)) => Err(unreadable(path, what, what)),
-    }
+        [Ok(first), Ok(second)] if second.is_newer_than(&first) => {
+            FoundManifest { manifest: second, slot: 1, broken: None }
+        }
+        [Ok(manifest), Ok(_)] => FoundManifest { manifest, slot: 0, broken: None },
+        [Ok(manifest), Err(what)] => FoundManifest { manifest, slot: 0, broken: Some(describe(1, what)) },
+        [Err(what), Ok(manifest)] => FoundManifest { manifest, slot: 1, broken: Some(describe(0, what)) },
+        [Err(one), Err(other)] => return Err(unreadable(path, one, other)),
+    };
+    Ok(Some(found))
 }
 
 fn read_slot(file: &File, slot: usize) -> Result<Result<Manifest, Unreadable>> {
@@ -144,7 +140,7 @@ impl ManifestFile {
 
     /// As [`replace`](Self::replace), in one slot: for a mark, which is no worse for being an older one.
     pub(crate) fn replace_one(&mut self, next: Manifest) -> Result<()> {
-        let next = Manifest { generation: self.current.generation + 1, ..next };
+        let next = Manifest { generation: self.current.generation.wrapping_add(1), ..next };
         let slot = 1 - self.current_slot;
         self.write_slot(slot, &next)?;
         self.current = next;
