@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Seeds one bug after the other into a copy of the tree, and has the harness that should see it run on that copy, with fixed seeds: a
 # canary that does not sing is red, and so is one that no longer applies. Without arguments: all of proof/canaries/. With: those of the
-# harnesses that are named, or single ones, as `crash` or `crash/tail-resurrected`.
+# harnesses that are named, or single ones, as `crash` or `crash/tail-resurrected`. With K/N: every Nth of all from the Kth on; of the
+# others, whether they apply.
 #
 # A canary is a patch to src/ after a few lines that say what the bug is; the last of them, `hunt: ARGUMENTS`, is what the harness is run
 # with, by the script `hunt` beside it. Found is what ends with an error and a line `violation: ...`.
@@ -60,6 +61,12 @@ sing() {
     printf '%s: found, %s s: %.300s\n' "$1" "$((SECONDS - start))" "$violation"
 }
 
+share=0 shares=1
+if [[ ${1:-} =~ ^[0-9]+/[0-9]+$ ]]; then
+    share=${1%/*} shares=${1#*/}
+    shift
+fi
+
 cd proof/canaries
 patches=()
 for name in "${@:-}"; do
@@ -73,9 +80,14 @@ done
 patches=(${patches[*]})
 cd ../..
 
-skipped=0
+skipped=0 number=0 applied=0
 for patch in "${patches[@]}"; do
     status=0
+    if ((number++ % shares != share)); then
+        patch --dry-run --quiet --directory="$tree" --strip=1 --fuzz=0 --forward <"proof/canaries/$patch" || missed+=("${patch%.patch}")
+        applied=$((applied + 1))
+        continue
+    fi
     sing "${patch%.patch}" "proof/canaries/$patch" || status=$?
     case $status in
         0) found=$((found + 1)) ;;
@@ -89,4 +101,4 @@ if [ ${#missed[@]} -gt 0 ]; then
     exit 1
 fi
 [ "$found" -gt 0 ] || skip "none of $skipped canaries can sing here"
-echo "ok $found canaries found, $skipped skipped"
+echo "ok $found canaries found, $skipped skipped; $applied others apply"
