@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . ci/lib.sh
 
-SHARDS=12
+SHARDS=24
 
 # It lists the mutants: its debug build will do, and takes half as long to make.
 have() { cargo mutants --version >/dev/null 2>&1; }
