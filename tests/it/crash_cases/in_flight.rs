@@ -53,9 +53,7 @@ fn stage() -> Stage {
 
 impl Stage {
     fn in_thread<T: Send + 'static>(&self, call: impl FnOnce(&Log) -> T + Send + 'static) -> Receiver<T> {
-        let (log, (send, receive)) = (Arc::clone(&self.log), channel());
-        thread::spawn(move || drop(send.send(call(&log))));
-        receive
+        in_thread(&self.log, call)
     }
 
     /// Starts a truncation that comes to its end only once the manifest's gate is opened.
@@ -75,6 +73,12 @@ impl Stage {
             check(&manual().open(&self.image).unwrap_or_else(|error| panic!("seed {seed}: {error}")));
         }
     }
+}
+
+fn in_thread<T: Send + 'static>(log: &Arc<Log>, call: impl FnOnce(&Log) -> T + Send + 'static) -> Receiver<T> {
+    let (log, (send, receive)) = (Arc::clone(log), channel());
+    thread::spawn(move || drop(send.send(call(&log))));
+    receive
 }
 
 fn is_truncated_to<T>(result: &Result<T>, seq: u64) -> bool {
@@ -220,9 +224,7 @@ fn cutting(
         }
         _ => Ok(()),
     });
-    let (send, receive) = channel();
-    let cutting = Arc::clone(&log);
-    thread::spawn(move || drop(send.send(cut(&cutting))));
+    let receive = in_thread(&log, cut);
     gate.wait_held();
     (dir, log, receive, guard)
 }
@@ -234,11 +236,7 @@ fn nothing_counts_as_durable_by_a_reset_before_the_manifest_says_so() {
         let (_dir, log, reset, _guard) = cutting(&gate, fails, |log| log.reset(100));
         assert_eq!(log.durable_seq(), 5);
         let calls: [fn(&Log) -> Result<u64>; 2] = [|log| log.sync(), |log| log.wait_durable(8).map(|()| 8)];
-        let answers = calls.map(|call| {
-            let (log, (send, receive)) = (Arc::clone(&log), channel());
-            thread::spawn(move || drop(send.send(call(&log))));
-            receive
-        });
+        let answers = calls.map(|call| in_thread(&log, call));
         for answer in &answers {
             assert!(answer.recv_timeout(A_MOMENT).is_err(), "an answer before the reset is on the disk");
         }
@@ -287,14 +285,9 @@ fn a_sync_from_before_a_cut_that_failed_is_no_success() {
     });
     manifest.shut();
     sync.shut();
-    let in_thread = |call: fn(&Log) -> Result<()>| {
-        let (log, (send, receive)) = (Arc::clone(&log), channel());
-        thread::spawn(move || drop(send.send(call(&log))));
-        receive
-    };
-    let synced = in_thread(|log| log.sync().map(drop));
+    let synced = in_thread(&log, |log| log.sync());
     sync.wait_held();
-    let reset = in_thread(|log| log.reset(100));
+    let reset = in_thread(&log, |log| log.reset(100));
     manifest.wait_held();
     sync.open();
     assert!(synced.recv_timeout(A_MOMENT).is_err(), "an answer before the reset is on the disk");
